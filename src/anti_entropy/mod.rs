@@ -1,0 +1,1 @@
+//! Repair of lasting differences (Dynamo §4.7): hash trees and the exchange that walks two of them (pure).

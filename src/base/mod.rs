@@ -1,0 +1,7 @@
+//! Words every room shares: identities, hybrid logical time, limits, wire cursors and keyed hashes (pure).
+
+pub mod hash;
+pub mod id;
+pub mod limits;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! Flags, environment and file, cut into each room's options.

@@ -1,0 +1,1 @@
+//! Counters and gauges of one node: plain atomics that any room above may bump (pure).

@@ -1,0 +1,1 @@
+//! The shell of one node: tasks, clock and wiring. It decides nothing.

@@ -1,0 +1,1 @@
+//! The client's door: sessions that speak RESP.

@@ -1,0 +1,1 @@
+//! The engine: the keyspace in memory.

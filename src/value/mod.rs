@@ -1,0 +1,5 @@
+//! The lattice: what a key holds, and how two histories of it join (pure).
+
+pub mod change;
+pub mod packed;
+pub mod view;

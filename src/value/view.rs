@@ -1,0 +1,86 @@
+//! What a command may see of a key: the visible value, whatever form it is stored in.
+
+use std::borrow::Cow;
+
+use crate::base::time::UnixMs;
+
+use super::packed::Packed;
+
+/// Redis's types.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    /// A string or counter.
+    String,
+    /// A list.
+    List,
+    /// A hash.
+    Hash,
+    /// A set.
+    Set,
+    /// A sorted set.
+    Zset,
+}
+
+impl Kind {
+    /// Redis's name, as `TYPE` answers it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::String => "string",
+            Kind::List => "list",
+            Kind::Hash => "hash",
+            Kind::Set => "set",
+            Kind::Zset => "zset",
+        }
+    }
+}
+
+/// The key holds another type than the command wants: `-WRONGTYPE`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WrongType;
+
+/// A visible key. Absent, deleted and expired keys have no view at all.
+#[derive(Clone, PartialEq, Debug)]
+pub struct View<'a> {
+    /// The visible type.
+    pub kind: Kind,
+    /// When it expires.
+    pub expire_at: Option<UnixMs>,
+    /// Bytes that the key, its value and its history take in memory.
+    pub memory: usize,
+    /// What it holds.
+    pub body: Body<'a>,
+}
+
+/// What a visible key holds.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Body<'a> {
+    /// A string as it is stored.
+    Stored(Packed<'a>),
+    /// A string that had to be made: a counter's sum.
+    Made(Vec<u8>),
+}
+
+impl View<'_> {
+    /// The string.
+    pub fn string(&self) -> Result<Cow<'_, [u8]>, WrongType> {
+        if self.kind != Kind::String {
+            return Err(WrongType);
+        }
+        Ok(match &self.body {
+            // Blocks are checked when they come in, so a bad one here is damaged memory.
+            Body::Stored(packed) => packed.unpack().expect("a stored block unpacks"),
+            Body::Made(bytes) => Cow::Borrowed(bytes),
+        })
+    }
+
+    /// The string's length, without unpacking it.
+    pub fn string_len(&self) -> Result<usize, WrongType> {
+        if self.kind != Kind::String {
+            return Err(WrongType);
+        }
+        Ok(match &self.body {
+            Body::Stored(packed) => packed.len(),
+            Body::Made(bytes) => bytes.len(),
+        })
+    }
+}

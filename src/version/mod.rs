@@ -1,0 +1,1 @@
+//! Causality (Dynamo §4.4): dots, version vectors and contexts (pure).
