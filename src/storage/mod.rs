@@ -1,1 +1,6 @@
 //! The engine: the keyspace in memory.
+//!
+//! Segments, recovery, compaction and cold values will live beside it.
+
+mod block;
+pub mod keyspace;
