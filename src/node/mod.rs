@@ -1,1 +1,352 @@
-//! The shell of one node: tasks, clock and wiring. It decides nothing.
+//! The shell of one node: tasks, clock and wiring. It decides nothing; the machines below do.
+//!
+//! ```text
+//!  session ──► execute ──► keyspace (one vnode's lock)          link ──► inbox
+//!                 │             │                                          │
+//!                 │         records ──► outgoing ──► flush ──► outboxes    │ Rep: merge
+//!                 ▼                                    │                   │ RepAck: inflight
+//!              replies ◄── settle ◄── inflight ◄───────┘◄──────────────────┘ Fwd: execute
+//! ```
+//!
+//! Invariant: no lock of a vnode, stream or table of what is under way is held over an await, and
+//! nothing here awaits while it handles a batch.
+
+pub mod batch;
+pub mod execute;
+pub mod everywhere;
+pub mod explain;
+pub mod replies;
+
+mod exchange;
+mod expiry;
+mod gather;
+mod inbox;
+mod inflight;
+mod quorum;
+mod routes;
+mod slab;
+mod unsettled;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::net::TcpListener;
+
+use crate::anti_entropy::recovery::Recovery;
+use crate::base::hash::HashSeed;
+use crate::base::id::{Actor, Boot, NodeId, VnodeId};
+use crate::base::time::UnixMs;
+use crate::coordinator::contract::Quorum;
+use crate::coordinator::route::Reach;
+use crate::metrics::counters::Counters;
+use crate::peer;
+use crate::peer::link::Links;
+use crate::peer::outbox::Outbox;
+use crate::resp::reply::Reply;
+use crate::resp::scanner::Scanner;
+use crate::ring::topology::Topology;
+use crate::storage::keyspace::Keyspace;
+
+use batch::{Batch, Origin, PeerIndex};
+use execute::{Request, Submitted};
+use inflight::{Inflight, Stream};
+use replies::Replies;
+use routes::Routes;
+use unsettled::Unsettled;
+
+/// How long a starting node waits to hear from its peers before it serves.
+const GREETING_WAIT: Duration = Duration::from_secs(1);
+
+/// How often what has waited too long, and keys that have expired, are looked for.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What a node must be told before it can start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This node.
+    pub node: NodeId,
+    /// Its life.
+    pub boot: Boot,
+    /// Whether an earlier life may have held what this one does not.
+    pub forgot: bool,
+    /// Who the members are and who holds what.
+    pub topology: Topology,
+    /// The cluster's shared secret.
+    pub secret: Vec<u8>,
+    /// How long a request may wait for peers, in milliseconds.
+    pub request_timeout_ms: u32,
+}
+
+/// One member as this node sees it.
+#[derive(Debug, Default)]
+struct Peer {
+    outbox: RwLock<Option<Arc<Outbox>>>,
+    stream: Stream,
+    reader: Mutex<Option<Reader>>,
+    /// Whether a link was ever up in this process.
+    met: AtomicBool,
+    boot_seen: AtomicU32,
+    exchange: exchange::Mailbox,
+}
+
+/// The buffers of one link's reader task.
+#[derive(Debug)]
+struct Reader {
+    batch: Batch,
+    scanner: Scanner,
+    reply: Reply,
+}
+
+impl Peer {
+    fn outbox(&self) -> Option<Arc<Outbox>> {
+        self.outbox.read().clone()
+    }
+}
+
+/// One running node.
+#[derive(Debug)]
+pub struct Node {
+    options: Options,
+    actor: AtomicU32,
+    topology: Topology,
+    routes: Routes,
+    quorum: Quorum,
+    keyspace: Keyspace,
+    inflight: Inflight,
+    operations: quorum::Operations,
+    unsettled: Unsettled,
+    recovery: Mutex<Recovery>,
+    peers: Box<[Peer]>,
+    links: OnceLock<Links>,
+    /// Takes note of a life that begins while the node runs; durable before it returns.
+    on_boot: Box<dyn BootNote>,
+    metrics: Counters,
+    started: UnixMs,
+}
+
+/// Keeps the number of a node's life where it survives the process.
+pub trait BootNote: std::fmt::Debug + Send + Sync + 'static {
+    /// Makes `boot` durable before it returns; an error says why that failed.
+    fn note(&self, boot: Boot) -> std::io::Result<()>;
+}
+
+/// The wall clock.
+pub fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(since.as_millis() as u64)
+}
+
+impl Node {
+    /// A node that has not begun to talk to its peers.
+    pub fn new(options: Options, on_boot: Box<dyn BootNote>) -> Arc<Node> {
+        let topology = options.topology.clone();
+        let routes = Routes::new(&topology, options.node);
+        let contract = topology.contract();
+        let quorum = Quorum::new(contract.n() as u8, contract.r() as u8, contract.w() as u8)
+            .expect("a topology's contract is checked");
+        let seed = blake3::derive_key("kvorum 2026-11 hash seed", &options.secret);
+        let seed = HashSeed(u64::from_le_bytes(seed[..8].try_into().expect("eight bytes")));
+        let keyspace = Keyspace::new(topology.vnodes(), seed);
+        let me = routes.me();
+        for v in 0..topology.vnodes() {
+            let vnode = VnodeId(v);
+            let replicas = routes.replicas(vnode);
+            keyspace.set_sole(vnode, replicas.len() == 1 && replicas.contains(&me));
+        }
+        let node = Node {
+            actor: AtomicU32::new(Actor::new(options.node, options.boot).0),
+            quorum,
+            keyspace,
+            inflight: Inflight::default(),
+            operations: quorum::Operations::default(),
+            unsettled: Unsettled::new(topology.vnodes()),
+            recovery: Mutex::default(),
+            peers: (0..routes.members()).map(|_| Peer::default()).collect(),
+            links: OnceLock::new(),
+            on_boot,
+            metrics: Counters::default(),
+            started: now(),
+            routes,
+            topology,
+            options,
+        };
+        if node.options.forgot {
+            node.begin_recovery();
+        } else {
+            node.routes.set_reach(me, Reach::Up);
+        }
+        Arc::new(node)
+    }
+
+    /// Begins to talk to the peers, and returns when they were heard from or do not answer.
+    ///
+    /// # Errors
+    /// The system gives no randomness. Nothing was started.
+    pub async fn start(self: &Arc<Node>, peer_listener: TcpListener) -> std::io::Result<()> {
+        let members = self.topology.members().iter();
+        let addresses =
+            members.map(|m| (m.node, format!("{}:{}", m.host, m.peer_port))).collect();
+        let options = peer::options::Options::new(
+            self.options.node,
+            self.options.boot,
+            self.topology.cluster(),
+            self.options.secret.clone(),
+            addresses,
+        );
+        let inbox = Arc::new(inbox::NodeInbox(self.clone()));
+        let links = Links::start(options, inbox, peer_listener)?;
+        assert!(self.links.set(links).is_ok(), "a node starts once");
+        self.spawn_exchanges();
+        let ticking = self.clone();
+        tokio::spawn(async move { ticking.tick_always().await });
+        let expiring = self.clone();
+        tokio::spawn(async move { expiring.expire_always().await });
+        self.hear_from_peers().await;
+        Ok(())
+    }
+
+    async fn hear_from_peers(&self) {
+        let deadline = tokio::time::Instant::now() + GREETING_WAIT;
+        let all_met = || {
+            let me = usize::from(self.routes.me());
+            let met = |peer: &Peer| peer.met.load(Ordering::Acquire);
+            self.peers.iter().enumerate().all(|(index, peer)| index == me || met(peer))
+        };
+        while !all_met() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Closes all links after sending what waits.
+    pub async fn shutdown(&self) {
+        if let Some(links) = self.links.get() {
+            links.shutdown().await;
+        }
+    }
+
+    async fn tick_always(&self) {
+        let mut batch = self.batch();
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            ticks.tick().await;
+            self.begin(&mut batch);
+            self.expire_inflight(&mut batch);
+            self.expire_operations(&mut batch);
+            self.flush(&mut batch);
+        }
+    }
+
+    /// A batch for one task.
+    pub fn batch(&self) -> Batch {
+        Batch::new(self.routes.members())
+    }
+
+    /// Begins a batch: takes the time.
+    pub fn begin(&self, batch: &mut Batch) {
+        batch.now = now();
+    }
+
+    /// Runs a client's request. Either the reply is in `out` now, or it will come to the next
+    /// place of `replies`.
+    pub fn submit(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        out: &mut Reply,
+        replies: &Arc<Replies>,
+    ) -> Submitted {
+        let place =
+            || Origin::Session { replies: replies.clone(), place: replies.reserve() };
+        self.execute(batch, request, out, place).into()
+    }
+
+    fn deadline(&self, now: UnixMs) -> UnixMs {
+        UnixMs(now.0 + u64::from(self.options.request_timeout_ms))
+    }
+
+    fn actor(&self) -> Actor {
+        Actor(self.actor.load(Ordering::Acquire))
+    }
+
+    fn begin_recovery(&self) {
+        let me = self.routes.me();
+        let mut recovery = self.recovery.lock();
+        for vnode in self.held_vnodes() {
+            let others = self.routes.replicas(vnode).iter().filter(|&&peer| peer != me);
+            let others: Vec<NodeId> = others.map(|&peer| self.routes.node(peer)).collect();
+            recovery.begin(vnode, &others, self.quorum.w);
+        }
+        let over = recovery.is_over();
+        drop(recovery);
+        self.routes.set_reach(me, if over { Reach::Up } else { Reach::Recovering });
+    }
+
+    fn held_vnodes(&self) -> impl Iterator<Item = VnodeId> + '_ {
+        let me = self.routes.me();
+        (0..self.routes.vnodes()).map(VnodeId).filter(move |&v| self.routes.holds(v, me))
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.options.node
+    }
+
+    /// This node's life.
+    pub fn boot(&self) -> Boot {
+        self.actor().boot()
+    }
+
+    /// Members, vnodes and who holds them.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The keys of this node.
+    pub fn keyspace(&self) -> &Keyspace {
+        &self.keyspace
+    }
+
+    /// Counters of this node.
+    pub fn metrics(&self) -> &Counters {
+        &self.metrics
+    }
+
+    /// The contract of the default keyspace, capped by the number of nodes.
+    pub fn quorum(&self) -> Quorum {
+        self.quorum
+    }
+
+    /// When this node was made.
+    pub fn started(&self) -> UnixMs {
+        self.started
+    }
+
+    /// What is believed of a member.
+    pub fn reach(&self, node: NodeId) -> Reach {
+        self.routes.index(node).map_or(Reach::Down, |peer| self.routes.reach(peer))
+    }
+
+    /// Who coordinates a vnode now; `None`: nobody can.
+    pub fn coordinator(&self, vnode: VnodeId) -> Option<NodeId> {
+        self.routes.standing(vnode).coordinator.map(|peer| self.routes.node(peer))
+    }
+
+    /// How many vnodes this node has to compare with a peer before it may answer for them alone.
+    pub fn vnodes_unsettled(&self) -> usize {
+        self.held_vnodes().filter(|&vnode| self.unsettled.contains(vnode)).count()
+    }
+
+    /// How many vnodes of this node do not count yet.
+    pub fn vnodes_recovering(&self) -> usize {
+        self.recovery.lock().vnodes().count()
+    }
+
+    fn missed(&self, peer: PeerIndex) {
+        // The link is closed, and what the peer missed comes with the exchange of the next one.
+        if let Some(outbox) = self.peers[usize::from(peer)].outbox() {
+            outbox.close(peer::state::DownReason::Asked);
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! One command from its arrival to its reply: route → admit → run → replicate → reply.
+//!
+//! This is the data path of the coordinator (Dynamo §4.5). A command whose reply is known at once
+//! writes it to the caller's buffer and touches nothing that is asynchronous; otherwise it leaves
+//! an [`Origin`] behind and the reply comes later.
+
+use std::sync::Arc;
+
+use smallvec::{SmallVec, smallvec};
+
+use crate::base::id::VnodeId;
+use crate::command::spec::{Call, Flag, Keyed, Merge, Run, Spec};
+use crate::coordinator::contract::{Effective, Override};
+use crate::coordinator::route::{Reach, admit};
+use crate::coordinator::tally::Tally;
+use crate::peer::message::{FWD_READONLY, FWD_RESP3, FwdStatus, Message};
+use crate::resp::reply::{Protocol, Reply};
+use crate::ring::slot::slot_of;
+use crate::value::view::Views;
+
+use super::Node;
+use super::batch::{Awaited, Batch, Origin, PeerIndex, Wait, Waiter};
+use super::gather::{Gathering, Rule};
+use super::inflight::Forwarded;
+
+/// Flag of a forwarded request: one part of a command that crosses slots.
+pub(super) const FWD_PART: u8 = 4;
+/// Flag of a forwarded request: a whole-keyspace command for the vnodes in its last argument.
+pub(super) const FWD_VNODES: u8 = 8;
+/// Flag of a forwarded request: R is the client's wish, not the keyspace's default.
+pub(super) const FWD_ASKED_R: u8 = 16;
+/// Flag of a forwarded request: W is the client's wish, not the keyspace's default.
+pub(super) const FWD_ASKED_W: u8 = 32;
+
+/// A request whose row, arity and permission have been checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The command's row.
+    pub spec: &'static Spec,
+    /// Name and arguments.
+    pub args: &'a [&'a [u8]],
+    /// What its reply is encoded in.
+    pub protocol: Protocol,
+    /// R and W that the client asked for.
+    pub asked: Override,
+    /// Whether the connection reads from the nearest replica (READONLY).
+    pub readonly: bool,
+}
+
+/// What became of a submitted request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Submitted {
+    /// The reply is written.
+    Replied,
+    /// The reply comes to the origin later.
+    Pending,
+}
+
+/// Why nothing was done, already written as a reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    Replied(FwdStatus),
+    Pending,
+}
+
+impl From<Outcome> for Submitted {
+    fn from(outcome: Outcome) -> Submitted {
+        match outcome {
+            Outcome::Replied(_) => Submitted::Replied,
+            Outcome::Pending => Submitted::Pending,
+        }
+    }
+}
+
+pub(super) const DONE: Outcome = Outcome::Replied(FwdStatus::Ok);
+
+/// Writes an error that says that nothing was done.
+pub(super) fn refuse(out: &mut Reply, text: impl AsRef<[u8]>) -> Outcome {
+    out.error(text);
+    Outcome::Replied(FwdStatus::NotRun)
+}
+
+impl Request<'_> {
+    pub(super) fn writes(&self) -> bool {
+        self.spec.flags.has(Flag::Write)
+    }
+}
+
+impl Node {
+    /// Runs a request that asks for keys. `origin` is called only if the reply must wait.
+    pub(super) fn execute(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        out: &mut Reply,
+        origin: impl FnOnce() -> Origin,
+    ) -> Outcome {
+        match request.spec.run {
+            Run::Slot(run) => match self.one_vnode(request) {
+                Some(vnode) => self.execute_at(batch, request, vnode, run, 0, out, origin),
+                None => {
+                    refuse(out, "CROSSSLOT Keys in request don't hash to the same slot")
+                }
+            },
+            Run::Each { stride, merge, part } => {
+                self.execute_each(batch, request, stride, merge, part, out, origin)
+            }
+            Run::Everywhere => self.execute_everywhere(batch, request, out, origin),
+            Run::Session => unreachable!("the session runs {} itself", request.spec.name),
+        }
+    }
+
+    /// The vnode of a key.
+    pub fn vnode_of(&self, key: &[u8]) -> VnodeId {
+        self.topology.vnode_of(slot_of(key))
+    }
+
+    /// The vnode of a request all of whose keys lie in one slot.
+    fn one_vnode(&self, request: &Request<'_>) -> Option<VnodeId> {
+        // A row of the table always knows where its keys are.
+        let mut keys = request.spec.keys_of(request.args).ok()?.into_iter();
+        let slot = slot_of(request.args[keys.next()?]);
+        for key in keys {
+            if slot_of(request.args[key]) != slot {
+                return None;
+            }
+        }
+        Some(self.topology.vnode_of(slot))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the whole of a request's fate in one call")]
+    fn execute_at(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        vnode: VnodeId,
+        run: Keyed,
+        flags: u8,
+        out: &mut Reply,
+        origin: impl FnOnce() -> Origin,
+    ) -> Outcome {
+        let standing = self.routes.standing(vnode);
+        if standing.coordinator == Some(self.routes.me()) {
+            return self.coordinate(batch, request, vnode, run, out, origin);
+        }
+        if request.readonly && self.may_read_here(request, vnode) {
+            self.run_read(batch, request, vnode, run, out);
+            return DONE;
+        }
+        match standing.coordinator {
+            Some(peer) => self.forward(batch, request, peer, flags, out, origin),
+            None => refuse(out, "CLUSTERDOWN no replica of the key is reachable, nothing was done"),
+        }
+    }
+
+    fn may_read_here(&self, request: &Request<'_>, vnode: VnodeId) -> bool {
+        !request.writes()
+            && request.asked.r.unwrap_or(self.quorum.r) <= 1
+            && self.routes.holds(vnode, self.routes.me())
+            && self.routes.reach(self.routes.me()) == Reach::Up
+    }
+
+    /// Coordinates a request for keys of one vnode, which this node holds.
+    pub(super) fn coordinate(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        vnode: VnodeId,
+        run: Keyed,
+        out: &mut Reply,
+        origin: impl FnOnce() -> Origin,
+    ) -> Outcome {
+        let effective = match self.effective(request, vnode) {
+            Ok(effective) => effective,
+            Err(refusal) => return refuse(out, refusal.to_string()),
+        };
+        let counting = self.routes.standing(vnode).counting;
+        if request.writes() {
+            if let Err(refusal) = admit(counting, effective.write_needs()) {
+                return refuse(out, refusal.to_string());
+            }
+            if effective.precheck() > 1 {
+                return self.begin_quorum(batch, request, vnode, run, effective, origin());
+            }
+            return self.run_write(batch, request, vnode, run, effective, out, origin);
+        }
+        if let Err(refusal) = admit(counting, effective.read_needs()) {
+            return refuse(out, refusal.to_string());
+        }
+        if effective.read_needs() > 1 {
+            return self.begin_quorum(batch, request, vnode, run, effective, origin());
+        }
+        self.run_read(batch, request, vnode, run, out);
+        DONE
+    }
+
+    /// What the request asks of the replicas, raised where this node may have missed something
+    /// that another coordinator acknowledged.
+    fn effective(
+        &self,
+        request: &Request<'_>,
+        vnode: VnodeId,
+    ) -> Result<Effective, crate::coordinator::contract::Refusal> {
+        let replicas = self.routes.replicas(vnode).len();
+        let mut effective = self.quorum.effective(request.asked, replicas)?;
+        if effective.r == 1 && self.unsettled.contains(vnode) {
+            let counting = self.routes.standing(vnode).counting;
+            let covering = effective.n - self.quorum.w.min(effective.n) + 1;
+            effective.r = covering.min(counting).max(1);
+        }
+        Ok(effective)
+    }
+
+    pub(super) fn run_read(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        vnode: VnodeId,
+        run: Keyed,
+        out: &mut Reply,
+    ) {
+        let (now, random) = (batch.now, batch.random.u64(..));
+        self.keyspace.read(vnode, now, |views| {
+            let mut changes = SmallVec::new();
+            let args = request.args;
+            run(&mut Call { args, now, random, views, reply: out, changes: &mut changes });
+            debug_assert!(changes.is_empty(), "{} reads", request.spec.name);
+        });
+    }
+
+    /// Runs a command under the vnode's lock and leaves its records in `batch.records`.
+    pub(super) fn run_here(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        vnode: VnodeId,
+        run: Keyed,
+        out: &mut Reply,
+    ) {
+        let (now, random) = (batch.now, batch.random.u64(..));
+        let records = &mut batch.records;
+        records.clear();
+        let mark = out.bytes.len();
+        self.keyspace.write(vnode, now, |keys| {
+            let mut changes = SmallVec::new();
+            let views: &dyn Views = keys;
+            let args = request.args;
+            run(&mut Call { args, now, random, views, reply: out, changes: &mut changes });
+            for (key, change) in &changes {
+                match keys.apply(key, change, self.actor, &mut records.bytes) {
+                    Ok(_) => records.mark(),
+                    Err(error) => {
+                        out.bytes.truncate(mark);
+                        out.error(error.to_string());
+                        break;
+                    }
+                }
+            }
+        });
+    }
+
+    fn run_write(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        vnode: VnodeId,
+        run: Keyed,
+        effective: Effective,
+        out: &mut Reply,
+        origin: impl FnOnce() -> Origin,
+    ) -> Outcome {
+        let mark = out.bytes.len();
+        self.run_here(batch, request, vnode, run, out);
+        if batch.records.ends.is_empty() {
+            return DONE;
+        }
+        if effective.w <= 1 {
+            self.replicate(batch, vnode, None);
+            return DONE;
+        }
+        let reply = SmallVec::from_slice(&out.bytes[mark..]);
+        out.bytes.truncate(mark);
+        self.await_replicas(batch, vnode, effective.w - 1, origin(), reply);
+        Outcome::Pending
+    }
+
+    /// Sends the records of the last run to the other replicas; the reply waits for `needed`.
+    pub(super) fn await_replicas(
+        &self,
+        batch: &mut Batch,
+        vnode: VnodeId,
+        needed: u8,
+        origin: Origin,
+        reply: super::replies::ReplyBytes,
+    ) {
+        let nth = batch.awaited.len();
+        let candidates = self.replicate(batch, vnode, Some(Waiter::Fresh(nth)));
+        let deadline = self.deadline(batch.now);
+        let tally = Tally::new(candidates, needed);
+        batch.awaited.push(Awaited { tally, origin, reply, deadline });
+    }
+
+    /// Sends the records of the last run to every other replica there is a link to. Those that
+    /// count, by their places, are the answer; each of them is told to `waiter`.
+    pub(super) fn replicate(
+        &self,
+        batch: &mut Batch,
+        vnode: VnodeId,
+        waiter: Option<Waiter>,
+    ) -> u16 {
+        let mut candidates = 0;
+        for (place, &peer) in self.routes.replicas(vnode).iter().enumerate() {
+            let reach = self.routes.reach(peer);
+            if peer == self.routes.me() || reach == Reach::Down {
+                continue;
+            }
+            let outgoing = &mut batch.outgoing[usize::from(peer)];
+            for record in batch.records.iter() {
+                outgoing.replicate(vnode, record);
+            }
+            if reach == Reach::Up {
+                candidates |= 1 << place;
+                if let Some(waiter) = waiter {
+                    let nth = outgoing.reps;
+                    outgoing.waits.push(Wait { nth, waiter, place: place as u8 });
+                }
+            }
+        }
+        candidates
+    }
+
+    /// Hands a request to the node that coordinates it. Once its bytes have left, it is never
+    /// tried again elsewhere.
+    pub(super) fn forward(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        peer: PeerIndex,
+        flags: u8,
+        out: &mut Reply,
+        origin: impl FnOnce() -> Origin,
+    ) -> Outcome {
+        let _ = out;
+        let writes = request.writes();
+        let deadline = self.deadline(batch.now);
+        let id = self.inflight.forwards.lock().insert(Forwarded {
+            origin: origin(),
+            peer,
+            writes,
+            deadline,
+        });
+        let mut flags = flags;
+        if request.protocol == Protocol::Resp3 {
+            flags |= FWD_RESP3;
+        }
+        if request.readonly {
+            flags |= FWD_READONLY;
+        }
+        if request.asked.r.is_some() {
+            flags |= FWD_ASKED_R;
+        }
+        if request.asked.w.is_some() {
+            flags |= FWD_ASKED_W;
+        }
+        encode_request(request.args, &mut batch.records.bytes);
+        let message = Message::Fwd {
+            id: id.number(),
+            flags,
+            r: request.asked.r.unwrap_or(0),
+            w: request.asked.w.unwrap_or(0),
+            deadline_ms: self.options.request_timeout_ms,
+            request: &batch.records.bytes,
+        };
+        message.encode(&mut batch.outgoing[usize::from(peer)].frames);
+        self.metrics.forwarded.bump();
+        Outcome::Pending
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the whole of a request's fate in one call")]
+    fn execute_each(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        stride: usize,
+        merge: Merge,
+        part: Keyed,
+        out: &mut Reply,
+        origin: impl FnOnce() -> Origin,
+    ) -> Outcome {
+        let name = request.args[0];
+        let parts = request.args[1..].chunks_exact(stride);
+        if !parts.remainder().is_empty() {
+            return refuse(
+                out,
+                format!("ERR wrong number of arguments for '{}' command", request.spec.name),
+            );
+        }
+        let count = parts.len();
+        let mut gathering: Option<Arc<Gathering>> = None;
+        let mut origin = Some(origin);
+        let mut scratch = Reply::new(request.protocol);
+        let mut ends: SmallVec<[(usize, FwdStatus); 16]> = SmallVec::new();
+        let rule = Rule::Merge(merge);
+        for (index, keyed) in parts.enumerate() {
+            let mut args: SmallVec<[&[u8]; 3]> = smallvec![name];
+            args.extend_from_slice(keyed);
+            let request = Request { args: &args, ..*request };
+            let vnode = self.vnode_of(keyed[0]);
+            let mark = scratch.bytes.len();
+            let gathering = &mut gathering;
+            let later = || {
+                let whole = gathering.get_or_insert_with(|| {
+                    let origin = origin.take().expect("a gathering begins once")();
+                    let writes = request.writes();
+                    Arc::new(Gathering::new(rule, request.protocol, writes, count, origin))
+                });
+                Origin::Part { gathering: whole.clone(), index }
+            };
+            let outcome =
+                self.execute_at(batch, &request, vnode, part, FWD_PART, &mut scratch, later);
+            match outcome {
+                Outcome::Replied(status) => ends.push((scratch.bytes.len(), status)),
+                Outcome::Pending => {
+                    scratch.bytes.truncate(mark);
+                    ends.push((mark, FwdStatus::Uncertain));
+                }
+            }
+        }
+        let parts = ends.iter().scan(0, |start, &(end, status)| {
+            let bytes = &scratch.bytes[*start..end];
+            *start = end;
+            Some((status, bytes))
+        });
+        match gathering {
+            Some(whole) => {
+                for (index, (status, bytes)) in parts.enumerate() {
+                    if !bytes.is_empty() {
+                        let origin = Origin::Part { gathering: whole.clone(), index };
+                        batch.settle(origin, status, SmallVec::from_slice(bytes));
+                    }
+                }
+                Outcome::Pending
+            }
+            None => {
+                let whole = Gathering::settled(rule, request.protocol, request.writes(), parts);
+                out.bytes.extend_from_slice(&whole.1);
+                Outcome::Replied(whole.0)
+            }
+        }
+    }
+}
+
+/// Writes a request as RESP.
+pub(super) fn encode_request(args: &[&[u8]], out: &mut bytes::BytesMut) {
+    out.clear();
+    let mut request = Reply { bytes: std::mem::take(out), protocol: Protocol::Resp2 };
+    request.array(args.len());
+    args.iter().for_each(|arg| request.bulk(arg));
+    *out = request.bytes;
+}

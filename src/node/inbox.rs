@@ -1,0 +1,308 @@
+//! What peers say: changes to join, acknowledgements, requests to run, questions to answer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::BytesMut;
+use smallvec::SmallVec;
+use tracing::{debug, error, info, warn};
+
+use crate::anti_entropy::exchange as tree;
+use crate::base::id::{Actor, Boot, NodeId, VnodeId};
+use crate::base::wire::{Cursor, Put};
+use crate::command::errors;
+use crate::command::spec::Run;
+use crate::command::table::lookup;
+use crate::coordinator::contract::Override;
+use crate::coordinator::route::Reach;
+use crate::peer::frame;
+use crate::peer::inbox::Inbox;
+use crate::peer::message::{FWD_READONLY, FWD_RESP3, FwdStatus, Message, Verdict};
+use crate::peer::outbox::Outbox;
+use crate::peer::state::DownReason;
+use crate::resp::reply::{Protocol, Reply};
+use crate::resp::scanner::{Limits, Scanner};
+use crate::value::record;
+
+use super::batch::{Batch, Origin, PeerIndex};
+use super::execute::{
+    FWD_ASKED_R, FWD_ASKED_W, FWD_PART, FWD_VNODES, Outcome, Request, refuse,
+};
+use super::{Node, Reader};
+
+/// The node's side of its links.
+#[derive(Debug)]
+pub(super) struct NodeInbox(pub(super) Arc<Node>);
+
+/// A forwarded request's fixed fields.
+struct Forward<'a> {
+    id: u64,
+    flags: u8,
+    r: u8,
+    w: u8,
+    request: &'a [u8],
+}
+
+impl Inbox for NodeInbox {
+    /// The highest life of the peer that this node has met: one that comes with no higher number
+    /// has forgotten it, and whatever else it knew.
+    fn greeting(&self, to: NodeId) -> Vec<u8> {
+        let mut greeting = Vec::new();
+        let seen = self.0.routes.index(to).map_or(0, |peer| {
+            self.0.peers[usize::from(peer)].boot_seen.load(Ordering::Acquire)
+        });
+        greeting.put_u32(seen);
+        greeting
+    }
+
+    fn link_up(
+        &self,
+        peer: NodeId,
+        boot: Boot,
+        greeting: &[u8],
+        link: &Arc<Outbox>,
+    ) -> Result<(), String> {
+        let node = &self.0;
+        let index = node.routes.index(peer).ok_or("not a member")?;
+        let seen = Cursor::new(greeting).u32().map_err(|error| error.to_string())?;
+        let at = &node.peers[usize::from(index)];
+        if !at.met.load(Ordering::Acquire) && seen > 0 && seen >= u32::from(node.boot().0) {
+            node.forgot(seen).map_err(|error| error.to_string())?;
+        }
+        at.boot_seen.fetch_max(u32::from(boot.0), Ordering::AcqRel);
+        *at.reader.lock() = Some(Reader {
+            batch: node.batch(),
+            scanner: Scanner::new(),
+            reply: Reply::default(),
+        });
+        *at.outbox.write() = Some(link.clone());
+        // Until it says that it counts, it takes writes only.
+        node.routes.set_reach(index, Reach::Recovering);
+        node.owe(index);
+        let _ = link.send(&Message::Status { body: &[node.status()] });
+        info!(%peer, boot = boot.0, "link up");
+        Ok(())
+    }
+
+    fn link_down(&self, peer: NodeId, reason: &DownReason) {
+        let node = &self.0;
+        let Some(index) = node.routes.index(peer) else { return };
+        warn!(%peer, %reason, "link down");
+        node.routes.set_reach(index, Reach::Down);
+        let at = &node.peers[usize::from(index)];
+        *at.outbox.write() = None;
+        at.exchange.lost();
+        node.owe_after_loss(index);
+        let mut batch = node.batch();
+        node.begin(&mut batch);
+        node.stream_lost(&mut batch, index);
+        node.operations_lost(&mut batch, index);
+        node.flush(&mut batch);
+    }
+
+    fn messages(&self, peer: NodeId, messages: &mut frame::Batch<'_>) {
+        let node = &self.0;
+        let Some(index) = node.routes.index(peer) else { return };
+        let mut reader = node.peers[usize::from(index)].reader.lock();
+        let Some(reader) = reader.as_mut() else { return };
+        node.begin(&mut reader.batch);
+        let before = messages.reps();
+        for message in messages.by_ref() {
+            node.message(reader, index, &message);
+        }
+        if messages.reps() > before {
+            let upto = messages.reps();
+            reader.batch.to(index).send(&Message::RepAck { upto });
+        }
+        node.flush(&mut reader.batch);
+    }
+
+    fn unreachable(&self, peer: NodeId, reason: &DownReason) {
+        debug!(%peer, %reason, "cannot reach");
+        if let Some(index) = self.0.routes.index(peer)
+            && matches!(reason, DownReason::ConnectionRefused)
+        {
+            self.0.peers[usize::from(index)].met.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Node {
+    fn status(&self) -> u8 {
+        u8::from(self.routes.reach(self.routes.me()) != Reach::Up)
+    }
+
+    /// Tells every peer whether this node counts.
+    pub(super) fn tell_status(&self) {
+        let body = [self.status()];
+        for link in self.peers.iter().filter_map(super::Peer::outbox) {
+            let _ = link.send(&Message::Status { body: &body });
+        }
+    }
+
+    /// A peer remembers a life of this node that this node does not: its folder was wiped or
+    /// restored. It takes a life nobody has seen and counts in nothing until it has recovered.
+    fn forgot(&self, seen: u32) -> std::io::Result<()> {
+        let boot = Boot(u16::try_from(seen + 1).unwrap_or(u16::MAX));
+        error!(boot = boot.0, "a peer remembers a later life of this node: recovering from peers");
+        self.on_boot.note(boot)?;
+        self.actor.store(Actor::new(self.options.node, boot).0, Ordering::Release);
+        if let Some(links) = self.links.get() {
+            links.set_boot(boot);
+        }
+        self.begin_recovery();
+        self.tell_status();
+        Ok(())
+    }
+
+    fn message(&self, reader: &mut Reader, peer: PeerIndex, message: &Message<'_>) {
+        let batch = &mut reader.batch;
+        match *message {
+            Message::Rep { vnode, record } => self.join(batch, vnode, record),
+            Message::RepAck { upto } => self.acknowledged(batch, peer, upto),
+            Message::Fwd { id, flags, r, w, request, .. } => {
+                self.run_forwarded(reader, peer, &Forward { id, flags, r, w, request });
+            }
+            Message::FwdReply { id, status, reply } => {
+                self.forward_answered(batch, id, status, reply);
+            }
+            Message::Check { id, vnode, digest, key, .. } => {
+                self.answer_check(batch, peer, id, vnode, digest, key);
+            }
+            Message::CheckReply { id, verdict } => self.check_answered(batch, peer, id, verdict),
+            Message::Put { id, vnode, record } => {
+                self.join(batch, vnode, record);
+                if id != 0 {
+                    let ok = self.routes.reach(self.routes.me()) == Reach::Up;
+                    batch.to(peer).send(&Message::PutAck { id, ok });
+                }
+            }
+            Message::PutAck { id, ok } => self.put_answered(batch, peer, id, ok),
+            Message::Tree { vnode, body, .. } => self.tree_message(peer, vnode, body),
+            Message::Status { body } => {
+                let reach =
+                    if body.first() == Some(&0) { Reach::Up } else { Reach::Recovering };
+                self.routes.set_reach(peer, reach);
+                self.peers[usize::from(peer)].met.store(true, Ordering::Release);
+                if reach == Reach::Up {
+                    self.peers[usize::from(peer)].exchange.wake();
+                }
+            }
+            Message::Ping { .. } | Message::Pong { .. } => {}
+        }
+    }
+
+    /// Joins a peer's record. One that cannot be read is a bug or a broken memory at the other
+    /// end: it is said and dropped, and the next exchange will show what is missing.
+    fn join(&self, batch: &Batch, vnode: VnodeId, bytes: &[u8]) {
+        match record::decode(bytes) {
+            Ok((key, record)) if record.verify() && vnode.0 < self.routes.vnodes() => {
+                self.keyspace.write(vnode, batch.now, |keys| {
+                    keys.merge(key, &record);
+                });
+            }
+            Ok(_) => error!(vnode = vnode.0, "a peer sent a record that does not verify"),
+            Err(reason) => error!(vnode = vnode.0, %reason, "a peer sent an unreadable record"),
+        }
+    }
+
+    fn answer_check(
+        &self,
+        batch: &mut Batch,
+        peer: PeerIndex,
+        id: u64,
+        vnode: VnodeId,
+        digest: crate::base::hash::Digest,
+        key: &[u8],
+    ) {
+        let mut held = BytesMut::new();
+        let verdict = if self.routes.reach(self.routes.me()) != Reach::Up
+            || vnode.0 >= self.routes.vnodes()
+        {
+            Verdict::NotCounting
+        } else {
+            let same = self.keyspace.read(vnode, batch.now, |keys| {
+                let same = keys.state_digest(key) == digest;
+                if !same {
+                    keys.record(key, &mut held);
+                }
+                same
+            });
+            if same { Verdict::Same } else { Verdict::Differs(&held) }
+        };
+        batch.to(peer).send(&Message::CheckReply { id, verdict });
+    }
+
+    fn run_forwarded(&self, reader: &mut Reader, peer: PeerIndex, forward: &Forward<'_>) {
+        let Reader { batch, scanner, reply } = reader;
+        reply.bytes.clear();
+        reply.protocol =
+            if forward.flags & FWD_RESP3 != 0 { Protocol::Resp3 } else { Protocol::Resp2 };
+        // The peer checked the request; what cannot be read now is a peer gone mad.
+        let limits = Limits::default();
+        let outcome = match scanner.scan(forward.request, &limits) {
+            Ok(Some(_)) => {
+                let mut args: SmallVec<[&[u8]; 8]> = SmallVec::new();
+                scanner.fill(forward.request, &mut args);
+                self.run_arguments(batch, peer, forward, &args, reply)
+            }
+            _ => {
+                *scanner = Scanner::new();
+                refuse(reply, "ERR a peer forwarded what cannot be read")
+            }
+        };
+        if let Outcome::Replied(status) = outcome {
+            let id = forward.id;
+            batch.to(peer).send(&Message::FwdReply { id, status, reply: &reply.bytes });
+        }
+    }
+
+    /// Runs what a peer forwarded. It is never passed on: that peer will ask again, or its client.
+    fn run_arguments(
+        &self,
+        batch: &mut Batch,
+        peer: PeerIndex,
+        forward: &Forward<'_>,
+        args: &[&[u8]],
+        reply: &mut Reply,
+    ) -> Outcome {
+        let Some(spec) = args.first().and_then(|name| lookup(name)) else {
+            errors::unknown_command(args, reply);
+            return Outcome::Replied(FwdStatus::NotRun);
+        };
+        let asked = Override {
+            r: (forward.flags & FWD_ASKED_R != 0).then_some(forward.r),
+            w: (forward.flags & FWD_ASKED_W != 0).then_some(forward.w),
+        };
+        let readonly = forward.flags & FWD_READONLY != 0;
+        let request = Request { spec, args, protocol: reply.protocol, asked, readonly };
+        let origin = || Origin::Peer { peer, id: forward.id };
+        if forward.flags & FWD_VNODES != 0 {
+            return self.everywhere_part(batch, &request, reply, origin);
+        }
+        let run = match spec.run {
+            Run::Slot(run) => run,
+            Run::Each { part, .. } if forward.flags & FWD_PART != 0 => part,
+            _ => return refuse(reply, "ERR a peer forwarded what it must run itself"),
+        };
+        let Some(&key) = request.args.get(request.first_key()) else {
+            return refuse(reply, "ERR a peer forwarded a request without a key");
+        };
+        let vnode = self.vnode_of(key);
+        let me = self.routes.me();
+        if !self.routes.holds(vnode, me) || self.routes.reach(me) != Reach::Up {
+            return refuse(reply, "TRYAGAIN the key's coordinator is changing, nothing was done");
+        }
+        self.coordinate(batch, &request, vnode, run, reply, origin)
+    }
+
+    fn tree_message(&self, peer: PeerIndex, vnode: VnodeId, body: &[u8]) {
+        match tree::Message::decode(body) {
+            Ok(message) if vnode.0 < self.routes.vnodes() => {
+                self.peers[usize::from(peer)].exchange.post(vnode, message);
+            }
+            Ok(_) => error!(vnode = vnode.0, "a peer exchanges a vnode that does not exist"),
+            Err(reason) => error!(%reason, "a peer sent an unreadable exchange message"),
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! The shell around the read and write machines: operations that ask other replicas.
+//!
+//! The machines decide ([`crate::coordinator::read`], [`crate::coordinator::write`]); here their
+//! questions become frames, and what peers answer becomes joins, runs and events.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tracing::error;
+
+use crate::base::hash::Digest;
+use crate::base::id::{NodeId, VnodeId};
+use crate::base::time::UnixMs;
+use crate::command::spec::{Keyed, Spec};
+use crate::coordinator::contract::{Effective, Override};
+use crate::coordinator::gather::{Effect, Reason, Revision};
+use crate::coordinator::read::Read;
+use crate::coordinator::write::{Ran, Write};
+use crate::peer::message::{FwdStatus, Message, Verdict};
+use crate::resp::reply::{Protocol, Reply};
+use crate::value::record;
+
+use super::Node;
+use super::batch::{Batch, Origin, PeerIndex, Waiter};
+use super::execute::Request;
+use super::replies::ReplyBytes;
+use super::slab::{Slab, Ticket};
+
+/// Everything that asks other replicas at the moment.
+#[derive(Debug, Default)]
+pub(super) struct Operations {
+    operations: Mutex<Slab<Arc<Mutex<Operation>>>>,
+    asked: Mutex<Slab<Asked>>,
+}
+
+/// One question that a peer has not answered.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    operation: Ticket,
+    key: u8,
+    peer: PeerIndex,
+    /// Of a write-back: what its acknowledgement is for.
+    revision: Option<Revision>,
+}
+
+#[derive(Debug)]
+enum Machine {
+    Read(Read),
+    Write(Write),
+}
+
+/// What one peer has said of an operation's keys so far; the machine hears it once for all keys.
+#[derive(Clone, Copy, Debug, Default)]
+struct Answers {
+    missing: u8,
+    entry: bool,
+    grew: bool,
+    behind: bool,
+}
+
+#[derive(Debug)]
+struct Operation {
+    machine: Machine,
+    spec: &'static Spec,
+    args: SmallVec<[Vec<u8>; 4]>,
+    keys: SmallVec<[u8; 2]>,
+    protocol: Protocol,
+    asked: Override,
+    readonly: bool,
+    run: Keyed,
+    vnode: VnodeId,
+    /// The digest of each key as the operation last saw it.
+    digests: SmallVec<[Digest; 2]>,
+    reply: ReplyBytes,
+    origin: Option<Origin>,
+    deadline: UnixMs,
+    answers: SmallVec<[(PeerIndex, Answers); 4]>,
+}
+
+/// What happened to an operation.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Same(NodeId),
+    Entry { from: NodeId, grew: bool, behind: bool },
+    Stored(NodeId, Revision),
+    Refused(NodeId),
+    Lost(NodeId),
+    Acknowledged(NodeId),
+    Deadline,
+}
+
+impl Machine {
+    fn on(&mut self, event: Event, out: &mut Vec<Effect>) {
+        match (self, event) {
+            (Machine::Read(read), Event::Same(from)) => read.on_same(from, out),
+            (Machine::Write(write), Event::Same(from)) => write.on_same(from, out),
+            (Machine::Read(read), Event::Entry { from, grew, behind }) => {
+                read.on_entry(from, grew, behind, out);
+            }
+            (Machine::Write(write), Event::Entry { from, grew, behind }) => {
+                write.on_entry(from, grew, behind, out);
+            }
+            (Machine::Read(read), Event::Stored(from, r)) => read.on_stored(from, r, out),
+            (Machine::Write(write), Event::Stored(from, r)) => write.on_stored(from, r, out),
+            (Machine::Read(read), Event::Refused(from)) => read.on_refused(from, out),
+            (Machine::Write(write), Event::Refused(from)) => write.on_refused(from, out),
+            (Machine::Read(read), Event::Lost(from)) => read.on_lost(from, out),
+            (Machine::Write(write), Event::Lost(from)) => write.on_lost(from, out),
+            (Machine::Read(_), Event::Acknowledged(_)) => {}
+            (Machine::Write(write), Event::Acknowledged(from)) => write.on_ack(from, out),
+            (Machine::Read(read), Event::Deadline) => read.on_deadline(out),
+            (Machine::Write(write), Event::Deadline) => write.on_deadline(out),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self {
+            Machine::Read(read) => read.is_done(),
+            Machine::Write(write) => write.is_done(),
+        }
+    }
+}
+
+impl Operation {
+    fn key(&self, index: u8) -> &[u8] {
+        &self.args[usize::from(self.keys[usize::from(index)])]
+    }
+
+    fn each_key(&self) -> impl Iterator<Item = u8> + use<> {
+        0..self.keys.len() as u8
+    }
+
+    /// Runs `act` with this operation's request.
+    fn with_request<T>(&self, act: impl FnOnce(&Request<'_>) -> T) -> T {
+        let args: SmallVec<[&[u8]; 8]> = self.args.iter().map(|arg| &arg[..]).collect();
+        act(&Request {
+            spec: self.spec,
+            args: &args,
+            protocol: self.protocol,
+            asked: self.asked,
+            readonly: self.readonly,
+        })
+    }
+
+    fn answers(&mut self, peer: PeerIndex) -> &mut Answers {
+        let place = self.answers.iter().position(|(from, _)| *from == peer).unwrap_or_else(|| {
+            self.answers.push((peer, Answers::default()));
+            self.answers.len() - 1
+        });
+        &mut self.answers[place].1
+    }
+}
+
+impl Node {
+    /// Begins an operation that must ask other replicas before it can be answered.
+    pub(super) fn begin_quorum(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        vnode: VnodeId,
+        run: Keyed,
+        ask: Effective,
+        origin: Origin,
+    ) -> super::execute::Outcome {
+        let others: SmallVec<[NodeId; 8]> =
+            self.routes.others(vnode).iter().map(|&(_, peer)| self.routes.node(peer)).collect();
+        let mut effects = Vec::new();
+        let machine = if request.writes() {
+            Machine::Write(Write::start(&others, ask, &mut effects))
+        } else {
+            Machine::Read(Read::start(&others, ask, &mut effects))
+        };
+        let keys: SmallVec<[u8; 2]> = request.key_places();
+        let mut operation = Operation {
+            machine,
+            spec: request.spec,
+            args: request.args.iter().map(|arg| arg.to_vec()).collect(),
+            digests: SmallVec::from_elem(Digest::NONE, keys.len()),
+            keys,
+            protocol: request.protocol,
+            asked: request.asked,
+            readonly: request.readonly,
+            run,
+            vnode,
+            reply: ReplyBytes::new(),
+            origin: Some(origin),
+            deadline: self.deadline(batch.now),
+            answers: SmallVec::new(),
+        };
+        self.look_again(batch, &mut operation);
+        let operation = Arc::new(Mutex::new(operation));
+        let ticket = self.operations.operations.lock().insert(operation.clone());
+        self.carry_out(batch, ticket, &mut operation.lock(), effects);
+        super::execute::Outcome::Pending
+    }
+
+    /// Takes the operation's keys as they are now: their digests, and for a read its reply.
+    fn look_again(&self, batch: &mut Batch, operation: &mut Operation) {
+        let (vnode, run) = (operation.vnode, operation.run);
+        if matches!(operation.machine, Machine::Read(_)) {
+            let mut out = Reply::new(operation.protocol);
+            // Read and digest under one lock, or a write between them would go unconfirmed.
+            let (now, random) = (batch.now, batch.random.u64(..));
+            let digests = operation.with_request(|request| {
+                self.keyspace.read(vnode, now, |views| {
+                    let mut changes = SmallVec::new();
+                    let args = request.args;
+                    let reply = &mut out;
+                    run(&mut crate::command::spec::Call {
+                        args,
+                        now,
+                        random,
+                        views,
+                        reply,
+                        changes: &mut changes,
+                    });
+                    operation.each_key().map(|key| views.state_digest(operation.key(key))).collect()
+                })
+            });
+            operation.digests = digests;
+            operation.reply = ReplyBytes::from_slice(&out.bytes);
+        } else {
+            operation.digests = self.digests(batch.now, operation);
+        }
+    }
+
+    fn digests(&self, now: UnixMs, operation: &Operation) -> SmallVec<[Digest; 2]> {
+        self.keyspace.read(operation.vnode, now, |keys| {
+            operation.each_key().map(|key| keys.state_digest(operation.key(key))).collect()
+        })
+    }
+
+    fn carry_out(
+        &self,
+        batch: &mut Batch,
+        ticket: Ticket,
+        operation: &mut Operation,
+        mut effects: Vec<Effect>,
+    ) {
+        let mut at = 0;
+        while let Some(&effect) = effects.get(at) {
+            at += 1;
+            match effect {
+                Effect::Check { to } => self.check(batch, ticket, operation, to),
+                Effect::WriteBack { to, revision } => {
+                    self.write_back(batch, ticket, operation, to, revision);
+                }
+                Effect::Run => {
+                    let ran = self.run_operation(batch, ticket, operation);
+                    if let Machine::Write(write) = &mut operation.machine {
+                        write.on_ran(ran, &mut effects);
+                    }
+                }
+                Effect::Answer => {
+                    let reply = std::mem::take(&mut operation.reply);
+                    if let Some(origin) = operation.origin.take() {
+                        batch.settle(origin, FwdStatus::Ok, reply);
+                    }
+                }
+                Effect::Fail(reason) => self.fail_operation(batch, operation, reason),
+            }
+        }
+        if operation.machine.is_done() {
+            self.operations.operations.lock().remove(ticket);
+        }
+    }
+
+    fn fail_operation(&self, batch: &mut Batch, operation: &mut Operation, reason: Reason) {
+        let (status, count) = match reason {
+            Reason::Uncertain => (FwdStatus::Uncertain, &self.metrics.uncertain),
+            _ => (FwdStatus::NotRun, &self.metrics.noquorum),
+        };
+        count.bump();
+        let mut reply = Reply::new(operation.protocol);
+        reply.error(reason.to_string());
+        if let Some(origin) = operation.origin.take() {
+            batch.settle(origin, status, ReplyBytes::from_slice(&reply.bytes));
+        }
+    }
+
+    fn ask(&self, asked: Asked) -> u64 {
+        self.operations.asked.lock().insert(asked).number()
+    }
+
+    fn check(&self, batch: &mut Batch, ticket: Ticket, operation: &mut Operation, to: NodeId) {
+        let Some(peer) = self.routes.index(to) else { return };
+        *operation.answers(peer) =
+            Answers { missing: operation.keys.len() as u8, ..Answers::default() };
+        for key in operation.each_key() {
+            let id = self.ask(Asked { operation: ticket, key, peer, revision: None });
+            let digest = operation.digests[usize::from(key)];
+            let (vnode, key) = (operation.vnode, operation.key(key));
+            batch.to(peer).send(&Message::Check { id, vnode, flags: 0, digest, key });
+        }
+    }
+
+    fn write_back(
+        &self,
+        batch: &mut Batch,
+        ticket: Ticket,
+        operation: &mut Operation,
+        to: NodeId,
+        revision: Revision,
+    ) {
+        let Some(peer) = self.routes.index(to) else { return };
+        self.metrics.read_repairs.bump();
+        operation.answers(peer).missing = operation.keys.len() as u8;
+        for key in operation.each_key() {
+            let mut record = BytesMut::new();
+            let held = self.keyspace.read(operation.vnode, batch.now, |keys| {
+                keys.record(operation.key(key), &mut record)
+            });
+            let revision = Some(revision);
+            let id = self.ask(Asked { operation: ticket, key, peer, revision });
+            if held {
+                let (vnode, record) = (operation.vnode, &record[..]);
+                batch.to(peer).send(&Message::Put { id, vnode, record });
+            } else {
+                // Nobody holds anything of this key: there is nothing to bring, so ask again.
+                let (vnode, key) = (operation.vnode, operation.key(key));
+                let digest = Digest::NONE;
+                batch.to(peer).send(&Message::Check { id, vnode, flags: 0, digest, key });
+            }
+        }
+    }
+
+    fn run_operation(
+        &self,
+        batch: &mut Batch,
+        ticket: Ticket,
+        operation: &mut Operation,
+    ) -> Ran {
+        let (vnode, run) = (operation.vnode, operation.run);
+        let mut out = Reply::new(operation.protocol);
+        let now = batch.now;
+        let before = self.digests(now, operation);
+        operation.with_request(|request| self.run_here(batch, request, vnode, run, &mut out));
+        operation.reply = ReplyBytes::from_slice(&out.bytes);
+        if !batch.records.ends.is_empty() {
+            self.replicate(batch, vnode, Some(Waiter::Quorum(ticket)));
+            return Ran::Changed;
+        }
+        // A write of another client between the two locks makes it look grown: confirmed anew.
+        let after = self.digests(now, operation);
+        let grew = before != operation.digests || after != operation.digests;
+        operation.digests = after;
+        Ran::Unchanged { grew }
+    }
+
+    /// A peer has answered a check.
+    pub(super) fn check_answered(
+        &self,
+        batch: &mut Batch,
+        peer: PeerIndex,
+        id: u64,
+        verdict: Verdict<'_>,
+    ) {
+        self.answered(batch, peer, id, |node, batch, operation, asked| match verdict {
+            Verdict::Same => Some(()),
+            Verdict::NotCounting => None,
+            Verdict::Differs(record) => {
+                node.join_answer(batch, peer, operation, asked.key, record);
+                Some(())
+            }
+        });
+    }
+
+    /// A peer has stored a write-back.
+    pub(super) fn put_answered(&self, batch: &mut Batch, peer: PeerIndex, id: u64, ok: bool) {
+        self.answered(batch, peer, id, |_, _, _, _| ok.then_some(()));
+    }
+
+    /// One answer of `peer`; `act` says whether it counts.
+    fn answered(
+        &self,
+        batch: &mut Batch,
+        peer: PeerIndex,
+        id: u64,
+        act: impl FnOnce(&Node, &mut Batch, &mut Operation, Asked) -> Option<()>,
+    ) {
+        let asked = {
+            let mut all = self.operations.asked.lock();
+            let ticket = Ticket::of(id);
+            // Only the one that was asked may answer.
+            all.find(ticket).filter(|asked| asked.peer == peer).copied().inspect(|_| {
+                all.remove(ticket);
+            })
+        };
+        let Some(asked) = asked else { return };
+        let Some(operation) = self.operation(asked.operation) else { return };
+        let mut operation = operation.lock();
+        let from = self.routes.node(peer);
+        let event = if act(self, batch, &mut operation, asked).is_none() {
+            Event::Refused(from)
+        } else {
+            let answers = operation.answers(peer);
+            answers.missing = answers.missing.saturating_sub(1);
+            if answers.missing > 0 {
+                return;
+            }
+            let Answers { entry, grew, behind, .. } = std::mem::take(answers);
+            match asked.revision {
+                Some(revision) => Event::Stored(from, revision),
+                None if entry => Event::Entry { from, grew, behind },
+                None => Event::Same(from),
+            }
+        };
+        self.tell(batch, asked.operation, &mut operation, event);
+    }
+
+    /// Joins the entry that a peer sent instead of "same"; no bytes mean that it holds nothing.
+    fn join_answer(
+        &self,
+        batch: &mut Batch,
+        peer: PeerIndex,
+        operation: &mut Operation,
+        key: u8,
+        bytes: &[u8],
+    ) {
+        if !bytes.is_empty() {
+            match record::decode(bytes) {
+                Ok((_, record)) if record.verify() => {
+                    let (vnode, now) = (operation.vnode, batch.now);
+                    self.keyspace.write(vnode, now, |keys| {
+                        keys.merge(operation.key(key), &record);
+                    });
+                }
+                _ => error!("a peer answered a check with an unreadable record"),
+            }
+        }
+        let theirs = match record::decode(bytes) {
+            Ok((_, record)) => self.record_digest(operation.key(key), &record),
+            Err(_) => Digest::NONE,
+        };
+        let before = operation.digests.clone();
+        let now = self.digests(batch.now, operation);
+        let grew = now != before;
+        if grew {
+            self.look_again(batch, operation);
+        }
+        let behind = theirs != operation.digests[usize::from(key)];
+        let answers = operation.answers(peer);
+        answers.entry = true;
+        answers.grew |= grew;
+        answers.behind |= behind;
+    }
+
+    fn record_digest(&self, key: &[u8], record: &record::Record<'_>) -> Digest {
+        let seed = self.keyspace.seed();
+        let hash = seed.key(key);
+        match record {
+            record::Record::Plain(plain) => plain.state_digest(seed, hash),
+            record::Record::Whole(entry) => entry.state_digest(seed, hash),
+            record::Record::Delta(_) => Digest::NONE,
+        }
+    }
+
+    fn operation(&self, ticket: Ticket) -> Option<Arc<Mutex<Operation>>> {
+        self.operations.operations.lock().find(ticket).cloned()
+    }
+
+    fn tell(&self, batch: &mut Batch, ticket: Ticket, operation: &mut Operation, event: Event) {
+        let mut effects = Vec::new();
+        operation.machine.on(event, &mut effects);
+        self.carry_out(batch, ticket, operation, effects);
+    }
+
+    fn tell_by_ticket(&self, batch: &mut Batch, ticket: Ticket, event: Event) {
+        if let Some(operation) = self.operation(ticket) {
+            self.tell(batch, ticket, &mut operation.lock(), event);
+        }
+    }
+
+    /// `peer` holds the change of an operation.
+    pub(super) fn quorum_acknowledged(&self, batch: &mut Batch, ticket: Ticket, peer: PeerIndex) {
+        self.tell_by_ticket(batch, ticket, Event::Acknowledged(self.routes.node(peer)));
+    }
+
+    /// `peer` will not acknowledge the change of an operation.
+    pub(super) fn quorum_lost(&self, batch: &mut Batch, ticket: Ticket, peer: PeerIndex) {
+        self.tell_by_ticket(batch, ticket, Event::Lost(self.routes.node(peer)));
+    }
+
+    /// The link to `peer` broke: nobody who asked it will be answered.
+    pub(super) fn operations_lost(&self, batch: &mut Batch, peer: PeerIndex) {
+        let gone: Vec<Ticket> = {
+            let mut asked = self.operations.asked.lock();
+            let tickets = asked.tickets(|asked| asked.peer == peer);
+            tickets.into_iter().filter_map(|t| asked.remove(t)).map(|a| a.operation).collect()
+        };
+        for ticket in gone {
+            self.tell_by_ticket(batch, ticket, Event::Lost(self.routes.node(peer)));
+        }
+    }
+
+    /// Gives up operations that have waited too long, and forgets questions nobody waits for.
+    pub(super) fn expire_operations(&self, batch: &mut Batch) {
+        let now = batch.now;
+        let late: Vec<Ticket> =
+            self.operations.operations.lock().tickets(|op| {
+                op.try_lock().is_some_and(|operation| operation.deadline <= now)
+            });
+        for ticket in late {
+            self.tell_by_ticket(batch, ticket, Event::Deadline);
+        }
+        let mut operations = self.operations.operations.lock();
+        let mut asked = self.operations.asked.lock();
+        for ticket in asked.tickets(|asked| operations.find(asked.operation).is_none()) {
+            asked.remove(ticket);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The replies one connection still waits for, in request order.
+//!
+//! A connection writes replies in the order of its requests, but they become known in any order:
+//! some at once, some when W replicas have acknowledged, some when another node has answered. So
+//! each unsettled request has a place in a ring; whoever learns its reply fills the place, and the
+//! connection's task drains the ring's ready front.
+//!
+//! Invariant: the connection is woken when the front becomes ready, and only then: everything
+//! behind a pending front would have to wait for it anyhow.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+use crate::base::wire::Put;
+
+/// An encoded reply; most are shorter than the inline room.
+pub type ReplyBytes = SmallVec<[u8; 24]>;
+
+#[derive(Debug)]
+enum Place {
+    Pending,
+    Ready(ReplyBytes),
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    /// Number of the front place; places are numbered from the connection's start.
+    front: u64,
+    places: VecDeque<Place>,
+}
+
+/// The unsettled replies of one connection.
+#[derive(Debug, Default)]
+pub struct Replies {
+    ring: Mutex<Ring>,
+    wake: Notify,
+}
+
+impl Replies {
+    /// Takes the next place, to be filled by [`Replies::fill`].
+    pub fn reserve(&self) -> u64 {
+        let mut ring = self.ring.lock();
+        ring.places.push_back(Place::Pending);
+        ring.front + ring.places.len() as u64 - 1
+    }
+
+    /// Takes the next place for a reply that is known already.
+    pub fn push(&self, reply: &[u8]) {
+        self.ring.lock().places.push_back(Place::Ready(SmallVec::from_slice(reply)));
+    }
+
+    /// Fills a place. `true`: the connection should be woken (see [`Replies::wake`]), which the
+    /// caller does once for all the places that it fills.
+    pub fn fill(&self, place: u64, reply: ReplyBytes) -> bool {
+        let mut ring = self.ring.lock();
+        let index = (place - ring.front) as usize;
+        ring.places[index] = Place::Ready(reply);
+        index == 0
+    }
+
+    /// Wakes the connection's task.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits until the front may be ready.
+    pub async fn ready(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Moves the ready front to `out`; says how many places are left.
+    pub fn drain(&self, out: &mut BytesMut) -> usize {
+        let mut ring = self.ring.lock();
+        while let Some(Place::Ready(reply)) = ring.places.front() {
+            out.put(reply);
+            ring.places.pop_front();
+            ring.front += 1;
+        }
+        ring.places.len()
+    }
+}
+
+/// Connections to wake at the end of a batch: once each, whatever number of replies came.
+#[derive(Debug, Default)]
+pub(super) struct Wakes(Vec<Arc<Replies>>);
+
+impl Wakes {
+    pub(super) fn fill(&mut self, replies: Arc<Replies>, place: u64, reply: ReplyBytes) {
+        if replies.fill(place, reply) {
+            self.0.push(replies);
+        }
+    }
+
+    pub(super) fn wake(&mut self) {
+        for replies in self.0.drain(..) {
+            replies.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_leave_in_request_order() {
+        let replies = Replies::default();
+        let (first, second) = (replies.reserve(), replies.reserve());
+        replies.push(b"+3\r\n");
+        let mut out = BytesMut::new();
+        assert!(!replies.fill(second, SmallVec::from_slice(b"+2\r\n")), "the front still waits");
+        assert_eq!(replies.drain(&mut out), 3);
+        assert!(replies.fill(first, SmallVec::from_slice(b"+1\r\n")));
+        assert_eq!(replies.drain(&mut out), 0);
+        assert_eq!(&out[..], b"+1\r\n+2\r\n+3\r\n");
+        assert_eq!(replies.reserve(), 3, "places go on counting");
+    }
+}
