@@ -224,11 +224,7 @@ impl Context {
 }
 
 /// Appends `count` cloud dots.
-pub fn encode_cloud<'a>(
-    out: &mut impl Put,
-    marks: impl Iterator<Item = &'a Mark>,
-    count: usize,
-) {
+pub fn encode_cloud<'a>(out: &mut impl Put, marks: impl Iterator<Item = &'a Mark>, count: usize) {
     out.put_varint(count as u64);
     for mark in marks {
         out.put_u64(mark.dot.hlc.0);
