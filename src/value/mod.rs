@@ -1,5 +1,12 @@
 //! The lattice: what a key holds, and how two histories of it join (pure).
 
 pub mod change;
+pub mod digest;
+pub mod entry;
+pub mod fragment;
+pub mod number;
 pub mod packed;
+pub mod plain;
+pub mod record;
+pub mod register;
 pub mod view;

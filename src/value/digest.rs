@@ -1,0 +1,87 @@
+//! Digests of what a key holds, by which replicas compare.
+//!
+//! A digest is a wrapping sum with one term per live thing: the meta, each value, each increment.
+//! A term hashes the names (dots) and not the bytes: a dot is given once, so equal dots are equal
+//! values, and a write need not hash what it stores. Sums can be kept by difference, and parts of
+//! a collection can be summed alone. What was removed stands in no term: a tombstone's digest is
+//! [`Digest::NONE`]. The *state digest* adds one term for the context, for reads that must also
+//! know that a removal is complete.
+//!
+//! ```text
+//! term   key hash u64 │ kind u8 │ hlc u64 · actor u32 │ [base hlc u64 · actor u32] │ field name
+//! ```
+
+use smallvec::SmallVec;
+
+use crate::base::hash::{Digest, HashSeed};
+use crate::base::time::Dot;
+use crate::base::wire::Put;
+use crate::version::context::Mark;
+
+/// What all terms of one key share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) seed: HashSeed,
+    pub(super) key_hash: u64,
+}
+
+/// Small enough for the stack; a long field name spills.
+#[derive(Default)]
+struct Bytes(SmallVec<[u8; 128]>);
+
+impl Put for Bytes {
+    fn put(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+impl Terms {
+    fn begin(self, kind: u8) -> Bytes {
+        let mut out = Bytes::default();
+        out.put_u64(self.key_hash);
+        out.put_u8(kind);
+        out
+    }
+
+    fn dot(out: &mut Bytes, dot: Dot) {
+        out.put_u64(dot.hlc.0);
+        out.put_u32(dot.actor.0);
+    }
+
+    /// The term of a live meta.
+    pub(super) fn meta(self, dot: Dot) -> Digest {
+        let mut out = self.begin(1);
+        Self::dot(&mut out, dot);
+        self.seed.digest(&out.0)
+    }
+
+    /// The term of a live value.
+    pub(super) fn value(self, field: &[u8], dot: Dot) -> Digest {
+        let mut out = self.begin(2);
+        Self::dot(&mut out, dot);
+        out.put(field);
+        self.seed.digest(&out.0)
+    }
+
+    /// The term of what `inc`'s actor added to `base`.
+    pub(super) fn increment(self, field: &[u8], base: Dot, inc: Dot) -> Digest {
+        let mut out = self.begin(3);
+        Self::dot(&mut out, inc);
+        Self::dot(&mut out, base);
+        out.put(field);
+        self.seed.digest(&out.0)
+    }
+
+    /// The term of a context; the counts for people are left out.
+    pub(super) fn context(self, vector: &[Mark], cloud: &[Mark]) -> Digest {
+        if vector.is_empty() && cloud.is_empty() {
+            return Digest::NONE;
+        }
+        let mut out = self.begin(4);
+        out.put_u32(vector.len() as u32);
+        for mark in vector.iter().chain(cloud) {
+            Self::dot(&mut out, mark.dot);
+        }
+        self.seed.digest(&out.0)
+    }
+}

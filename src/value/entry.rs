@@ -1,0 +1,579 @@
+//! An entry: what a key holds, with its causality. The unit that is replicated.
+//!
+//! ```text
+//! Entry ── context                         which writes are known (version vector and cloud)
+//!       ├─ meta    { dot, kind, expire_at } …   concurrent ones side by side
+//!       └─ fields  "" ── Register ── siblings   a string is one field with the empty name
+//! ```
+//!
+//! It is an observed-remove store (Shapiro et al., 2011; optimised as in Bieniusa et al., 2012):
+//! everything alive is named by the dot of the write that made it, and a dot that the context
+//! knows but that is not alive has been removed. So a tombstone is a context with nothing alive.
+//!
+//! Invariants: every dot alive here is in the context. Meta is sorted by dot, fields by name, and
+//! no field is empty: equal entries are equal bytes. The join is pure and keeps concurrent
+//! values; [`Entry::prune_losers`] drops losers afterwards and never inside.
+//!
+//! The winner (of meta, and of values) is the greatest dot. A key whose winning meta has expired
+//! is invisible but still there; whoever writes as if it were absent removes the leftovers. A
+//! value whose meta was removed by a concurrent write is a string without a time to live; a meta
+//! without a value shows nothing.
+//!
+//! Bytes:
+//! ```text
+//! context │ meta count varint │ { dot │ kind u8, +128 if it expires │ [ expire_at varint ] } …
+//!         │ field count varint │ { name, varint-prefixed │ register } …
+//! ```
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::base::hash::{Digest, HashSeed};
+use crate::base::limits::SIBLINGS_MAX;
+use crate::base::time::{Dot, Hlc, UnixMs};
+use crate::base::wire::{Cursor, Put, WireError};
+use crate::version::context::Context;
+
+use super::change::{Amount, Change, Expire};
+use super::digest::Terms;
+use super::fragment::Fragment;
+use super::plain::Plain;
+use super::register::{Base, Dotted, Register, Sibling, Stored, decode_dot, encode_dot, join_dots};
+use super::view::{Body, Kind, View};
+
+/// The field of a string.
+const STRING: &[u8] = b"";
+
+const KINDS: [Kind; 5] = [Kind::String, Kind::List, Kind::Hash, Kind::Set, Kind::Zset];
+
+/// What a key is, apart from what it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Meta {
+    /// The write that made it.
+    pub dot: Dot,
+    /// The type.
+    pub kind: Kind,
+    /// When the key expires.
+    pub expire_at: Option<UnixMs>,
+}
+
+impl Dotted for Meta {
+    fn dot(&self) -> Dot {
+        self.dot
+    }
+}
+
+/// One named register.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Field {
+    /// Empty for a string.
+    pub name: Bytes,
+    /// Its concurrent values.
+    pub register: Register,
+}
+
+/// What a change made of an entry, as it travels to the other replicas.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "encoded at once, never kept: a box would cost more")]
+pub enum Delta {
+    /// The entry as it is now, whole.
+    Whole,
+    /// A part of it.
+    Fragment(Fragment),
+}
+
+/// Why a change was not applied. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ApplyError {
+    /// The write has not seen the values that are there, and one more would be too many.
+    TooManySiblings,
+}
+
+impl std::fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ApplyError::TooManySiblings => {
+                write!(f, "the key already has {SIBLINGS_MAX} concurrent values")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ApplyError {}
+
+/// Who writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Author {
+    /// A replica of the key: it knows all that its own actor has written there.
+    Replica,
+    /// A stand-in, which may have handed on and forgotten what it wrote before.
+    StandIn,
+}
+
+/// What a key holds, with its causality. See the head of this file.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Entry {
+    context: Context,
+    meta: SmallVec<[Meta; 1]>,
+    fields: SmallVec<[Field; 1]>,
+}
+
+impl Entry {
+    /// The entry of a key that was never written.
+    pub fn new() -> Entry {
+        Entry::default()
+    }
+
+    /// The full form of a plain entry.
+    pub fn from_plain(plain: &Plain<'_>) -> Entry {
+        let meta = Meta { dot: plain.dot, kind: Kind::String, expire_at: plain.expire_at };
+        let base = Base::Stored(Stored::copy(&plain.value));
+        Entry {
+            context: Context::up_to(plain.dot, plain.n),
+            meta: SmallVec::from_buf([meta]),
+            fields: string_field(Sibling::new(plain.dot, base)),
+        }
+    }
+
+    /// The tiny form, if this entry has one: a set string whose context is its own dot.
+    pub fn as_plain(&self) -> Option<Plain<'_>> {
+        let ([mark], [], [meta]) = (self.context.vector(), self.context.cloud(), &self.meta[..])
+        else {
+            return None;
+        };
+        let [Field { name, register }] = &self.fields[..] else { return None };
+        let [Sibling { dot, base: Base::Stored(stored), increments }] = register.siblings() else {
+            return None;
+        };
+        let own = mark.dot == *dot && meta.dot == *dot && meta.kind == Kind::String;
+        (own && name.is_empty() && increments.is_empty()).then(|| Plain {
+            dot: *dot,
+            n: mark.n,
+            expire_at: meta.expire_at,
+            value: stored.as_packed(),
+        })
+    }
+
+    /// Which writes on the key are known; as people read it, by its `Display`.
+    pub const fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The concurrent metas, sorted by dot.
+    pub fn meta(&self) -> &[Meta] {
+        &self.meta
+    }
+
+    /// The named registers, sorted by name.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// Whether anything is alive here. What lives may still be invisible (expired, or a meta
+    /// without a value): then it is a leftover, for a delete to clear away.
+    pub fn is_live(&self) -> bool {
+        !self.meta.is_empty() || !self.fields.is_empty()
+    }
+
+    /// Whether only the memory of removed writes is left.
+    pub fn is_tombstone(&self) -> bool {
+        !self.is_live() && !self.context.is_empty()
+    }
+
+    /// The greatest timestamp of any known write; a coordinator's clock must rise above it.
+    pub fn hlc_max(&self) -> Hlc {
+        self.context.hlc_max()
+    }
+
+    /// Every dot that is alive, sorted.
+    pub fn live_dots(&self) -> Vec<Dot> {
+        let values = self.fields.iter().flat_map(|field| field.register.siblings());
+        let mut dots: Vec<_> =
+            self.meta.iter().map(|meta| meta.dot).chain(values.map(|value| value.dot)).collect();
+        dots.sort_unstable();
+        dots.dedup();
+        dots
+    }
+
+    // ---- what is seen -------------------------------------------------------------------------
+
+    /// What commands see at `now`; nothing of an absent, deleted or expired key.
+    pub fn view(&self, now: UnixMs) -> Option<View<'_>> {
+        let (kind, expire_at) = self.visible(now)?;
+        let body = match kind {
+            Kind::String => self.register(STRING)?.body()?,
+            // Commands of other types answer -WRONGTYPE before they look at the body.
+            _ => Body::Made(Vec::new()),
+        };
+        Some(View { kind, expire_at, memory: self.memory(), body })
+    }
+
+    /// Every concurrent string with its dot, oldest first; regardless of any time to live.
+    pub fn siblings(&self) -> impl Iterator<Item = (Dot, Body<'_>)> {
+        let all = self.register(STRING).map_or(&[][..], Register::siblings);
+        all.iter().map(|sibling| (sibling.dot, sibling.body()))
+    }
+
+    /// Bytes in memory.
+    pub fn memory(&self) -> usize {
+        let context = size_of_val(self.context.vector()) + size_of_val(self.context.cloud());
+        let fields = self.fields.iter().map(|field| field.name.len() + field.register.memory());
+        size_of::<Entry>() + context + size_of_val(&self.meta[..]) + fields.sum::<usize>()
+    }
+
+    /// Type and expiry, if there is something to see at `now`.
+    fn visible(&self, now: UnixMs) -> Option<(Kind, Option<UnixMs>)> {
+        let (kind, expire_at) =
+            self.meta.last().map_or((Kind::String, None), |meta| (meta.kind, meta.expire_at));
+        let held = match kind {
+            Kind::String => self.register(STRING).is_some(),
+            _ => !self.fields.is_empty(),
+        };
+        let expired = expire_at.is_some_and(|at| at <= now);
+        (held && !expired).then_some((kind, expire_at))
+    }
+
+    fn register(&self, name: &[u8]) -> Option<&Register> {
+        let at = self.fields.binary_search_by(|field| field.name[..].cmp(name)).ok()?;
+        Some(&self.fields[at].register)
+    }
+
+    // ---- writing ------------------------------------------------------------------------------
+
+    /// Applies a change that a replica of the key coordinates; `dot` is the new write. Says what
+    /// travels to the other replicas.
+    ///
+    /// # Panics
+    /// If `dot` is not above every write known here: a coordinator's clock rises above
+    /// [`Entry::hlc_max`] first.
+    pub fn apply(
+        &mut self,
+        change: &Change<'_>,
+        dot: Dot,
+        now: UnixMs,
+    ) -> Result<Delta, ApplyError> {
+        Ok(self.write(change, dot, now, Author::Replica))
+    }
+
+    /// The same on a stand-in that is no replica of the key. Its dot stays single, for nobody
+    /// knows what the stand-in wrote and handed on before; what travels says so.
+    ///
+    /// # Panics
+    /// As [`Entry::apply`].
+    pub fn apply_blind(
+        &mut self,
+        change: &Change<'_>,
+        dot: Dot,
+        now: UnixMs,
+    ) -> Result<Delta, ApplyError> {
+        Ok(self.write(change, dot, now, Author::StandIn))
+    }
+
+    /// Sets the string for a client that has seen `seen` of the key and no more (Dynamo §4.4):
+    /// what `seen` knows is removed, the rest stays beside the new value. Travels whole.
+    ///
+    /// `seen` comes from a client and only selects what goes; it is never learned from.
+    ///
+    /// # Panics
+    /// As [`Entry::apply`].
+    pub fn put_seen(
+        &mut self,
+        value: &[u8],
+        expire_at: Option<UnixMs>,
+        seen: &Context,
+        dot: Dot,
+    ) -> Result<Delta, ApplyError> {
+        let kept = self.register(STRING).map_or(0, |register| {
+            register.siblings().iter().filter(|sibling| !seen.contains(sibling.dot)).count()
+        });
+        if kept >= SIBLINGS_MAX {
+            return Err(ApplyError::TooManySiblings);
+        }
+        self.witness(dot, Author::Replica);
+        self.meta.retain(|meta| !seen.contains(meta.dot));
+        for field in &mut self.fields {
+            field.register.retain(|sibling| !seen.contains(sibling.dot));
+        }
+        self.fields.retain(|field| !field.register.is_empty());
+        self.set_meta(Meta { dot, kind: Kind::String, expire_at });
+        self.push(STRING, Sibling::new(dot, Base::Stored(Stored::pack(value))));
+        Ok(Delta::Whole)
+    }
+
+    fn write(&mut self, change: &Change<'_>, dot: Dot, now: UnixMs, author: Author) -> Delta {
+        match change {
+            Change::Put { value, expire } => {
+                let expire_at = match expire {
+                    Expire::Clear => None,
+                    Expire::Keep => self.visible(now).and_then(|(_, expire_at)| expire_at),
+                    Expire::At(at) => Some(*at),
+                };
+                self.witness(dot, author);
+                self.clear();
+                self.set_meta(Meta { dot, kind: Kind::String, expire_at });
+                self.push(STRING, Sibling::new(dot, Base::Stored(Stored::pack(value))));
+                Delta::Whole
+            }
+            Change::Delete => {
+                self.witness(dot, author);
+                self.clear();
+                Delta::Whole
+            }
+            Change::Increment(amount) => self.increment(*amount, dot, now, author),
+            Change::Expire(at) => match self.visible(now) {
+                Some((kind, _)) => self.expire(Meta { dot, kind, expire_at: *at }, author),
+                // Nothing to keep alive: whatever is left over goes.
+                None => self.write(&Change::Delete, dot, now, author),
+            },
+        }
+    }
+
+    /// Counts further on the winning base; on nothing visible, on a new zero base.
+    fn increment(&mut self, amount: Amount, dot: Dot, now: UnixMs, author: Author) -> Delta {
+        let prev = self.witness(dot, author);
+        let visible = self.visible(now).is_some_and(|(kind, _)| kind == Kind::String);
+        let string = self.fields.first_mut().filter(|field| visible && field.name.is_empty());
+        let winner = string.and_then(|field| field.register.winner_mut());
+        let named = if let Some(winner) = winner {
+            winner.add(dot, amount);
+            vec![winner.dot]
+        } else {
+            let removed = self.live_dots();
+            self.clear();
+            self.set_meta(Meta { dot, kind: Kind::String, expire_at: None });
+            let mut zero = Sibling::new(dot, Base::Zero);
+            zero.add(dot, amount);
+            self.push(STRING, zero);
+            removed
+        };
+        Delta::Fragment(self.fragment(dot, prev, named))
+    }
+
+    /// Replaces every meta.
+    fn expire(&mut self, meta: Meta, author: Author) -> Delta {
+        let prev = self.witness(meta.dot, author);
+        let replaced = self.meta.iter().map(|meta| meta.dot).collect();
+        self.meta.clear();
+        self.set_meta(meta);
+        Delta::Fragment(self.fragment(meta.dot, prev, replaced))
+    }
+
+    /// Learns of its own new write; says which was its author's write before it, if that is sure.
+    fn witness(&mut self, dot: Dot, author: Author) -> Option<Hlc> {
+        assert!(dot.hlc > self.context.hlc_max(), "a new dot is above every dot seen on the key");
+        let prev = (author == Author::Replica).then(|| self.context.held(dot.actor));
+        self.context.advance(dot, self.context.n(dot.actor).saturating_add(1), prev);
+        prev
+    }
+
+    /// Removes everything that is alive.
+    fn clear(&mut self) {
+        self.meta.clear();
+        self.fields.clear();
+    }
+
+    fn set_meta(&mut self, meta: Meta) {
+        let at = self.meta.partition_point(|other| other.dot < meta.dot);
+        self.meta.insert(at, meta);
+    }
+
+    fn push(&mut self, name: &[u8], sibling: Sibling) {
+        match self.fields.binary_search_by(|field| field.name[..].cmp(name)) {
+            Ok(at) => self.fields[at].register.push(sibling),
+            Err(at) => {
+                let name = Bytes::copy_from_slice(name);
+                self.fields.insert(at, Field { name, register: Register::of(sibling) });
+            }
+        }
+    }
+
+    /// The part of this entry that the write `dot` made, and all that is alive of the writes
+    /// `named`, which it built on or removed. See [`Fragment`].
+    fn fragment(&self, dot: Dot, prev: Option<Hlc>, mut named: Vec<Dot>) -> Fragment {
+        named.push(dot);
+        let mut part = Entry::new();
+        part.meta.extend(self.meta.iter().filter(|meta| named.contains(&meta.dot)).copied());
+        for field in &self.fields {
+            for sibling in field.register.siblings() {
+                if !named.contains(&sibling.dot) {
+                    continue;
+                }
+                let mut sibling = sibling.clone();
+                // Of what was added: by this write, and by the one that began a zero base.
+                let (base, zero) = (sibling.dot, sibling.base == Base::Zero);
+                sibling
+                    .increments
+                    .retain(|inc| inc.dot() == dot || (zero && inc.actor == base.actor));
+                for inc in &sibling.increments {
+                    part.context.insert(inc.dot(), self.n_at(inc.dot()));
+                }
+                part.push(&field.name, sibling);
+            }
+        }
+        for dot in named {
+            part.context.insert(dot, self.n_at(dot));
+        }
+        Fragment::new(dot, prev, part)
+    }
+
+    /// The count that goes with `dot`; zero when it is no longer known.
+    fn n_at(&self, dot: Dot) -> u32 {
+        let mut known = self.context.vector().iter().chain(self.context.cloud());
+        known.find(|mark| mark.dot == dot).map_or(0, |mark| mark.n)
+    }
+
+    // ---- joining ------------------------------------------------------------------------------
+
+    /// Joins another replica's state of the key. Pure: associative, commutative, idempotent.
+    pub fn join(&mut self, other: &Entry) {
+        let Entry { context, meta, fields } = self;
+        join_dots(meta, context, &other.meta, &other.context, |_, _| {});
+        let nothing = Register::default();
+        for Field { name, register } in fields.iter_mut() {
+            let theirs = other.register(name).unwrap_or(&nothing);
+            register.join(context, theirs, &other.context);
+        }
+        for Field { name, register } in &other.fields {
+            if let Err(at) = fields.binary_search_by(|field| field.name.cmp(name)) {
+                let mut ours = Register::default();
+                ours.join(context, register, &other.context);
+                fields.insert(at, Field { name: name.clone(), register: ours });
+            }
+        }
+        fields.retain(|field| !field.register.is_empty());
+        context.join(&other.context);
+    }
+
+    /// Joins a fragment. Fragments may come in any order, and twice.
+    pub fn join_delta(&mut self, fragment: &Fragment) {
+        self.join(fragment.part());
+        // The part knows its own dot as a single one; with `prev` held, the vector takes it in.
+        self.context.advance(fragment.dot(), fragment.n(), fragment.prev());
+    }
+
+    /// Drops the losers among a collection's plain values. A local mutator, run after a join;
+    /// strings keep their siblings until a write that has seen them.
+    pub fn prune_losers(&mut self) {
+        for field in self.fields.iter_mut().filter(|field| field.name[..] != *STRING) {
+            field.register.prune_losers();
+        }
+    }
+
+    // ---- comparing ----------------------------------------------------------------------------
+
+    /// The digest of everything alive; [`Digest::NONE`] for a tombstone.
+    pub fn digest(&self, seed: HashSeed, key_hash: u64) -> Digest {
+        let terms = Terms { seed, key_hash };
+        let mut sum = Digest::NONE;
+        for meta in &self.meta {
+            sum = sum.plus(terms.meta(meta.dot));
+        }
+        for Field { name, register } in &self.fields {
+            for sibling in register.siblings() {
+                sum = sum.plus(terms.value(name, sibling.dot));
+                for inc in &sibling.increments {
+                    sum = sum.plus(terms.increment(name, sibling.dot, inc.dot()));
+                }
+            }
+        }
+        sum
+    }
+
+    /// The digest of everything alive and of what is known to be removed.
+    pub fn state_digest(&self, seed: HashSeed, key_hash: u64) -> Digest {
+        let terms = Terms { seed, key_hash };
+        let context = terms.context(self.context.vector(), self.context.cloud());
+        self.digest(seed, key_hash).plus(context)
+    }
+
+    // ---- bytes --------------------------------------------------------------------------------
+
+    /// Appends the entry's bytes.
+    pub fn encode(&self, out: &mut impl Put) {
+        self.context.encode(out);
+        self.encode_store(out);
+    }
+
+    /// Appends what is alive.
+    pub(super) fn encode_store(&self, out: &mut impl Put) {
+        out.put_varint(self.meta.len() as u64);
+        for meta in &self.meta {
+            encode_dot(out, meta.dot);
+            let kind = KINDS.iter().position(|kind| *kind == meta.kind).unwrap_or(0) as u8;
+            out.put_u8(kind | u8::from(meta.expire_at.is_some()) << 7);
+            if let Some(at) = meta.expire_at {
+                out.put_varint(at.0);
+            }
+        }
+        out.put_varint(self.fields.len() as u64);
+        for field in &self.fields {
+            out.put_bytes(&field.name);
+            field.register.encode(out);
+        }
+    }
+
+    /// Reads an entry from all of `bytes`. One that is not in canonical form is refused. LZ4
+    /// blocks are not unpacked: see [`Entry::verify`].
+    pub fn decode(bytes: &[u8]) -> Result<Entry, WireError> {
+        let mut cursor = Cursor::new(bytes);
+        let context = Context::decode(&mut cursor)?;
+        let entry = Entry::decode_store(&mut cursor, context)?;
+        cursor.end()?;
+        Ok(entry)
+    }
+
+    /// Reads what is alive; all of it must be in `context`.
+    pub(super) fn decode_store(
+        cursor: &mut Cursor<'_>,
+        context: Context,
+    ) -> Result<Entry, WireError> {
+        let mut entry = Entry { context, ..Entry::default() };
+        for _ in 0..cursor.varint()? {
+            let meta = decode_meta(cursor)?;
+            if entry.meta.last().is_some_and(|last| last.dot >= meta.dot) {
+                return Err(WireError::Malformed("order of metas"));
+            }
+            entry.meta.push(meta);
+        }
+        for _ in 0..cursor.varint()? {
+            let name = cursor.bytes()?;
+            if entry.fields.last().is_some_and(|last| last.name[..] >= *name) {
+                return Err(WireError::Malformed("order of fields"));
+            }
+            let register = Register::decode(cursor)?;
+            entry.fields.push(Field { name: Bytes::copy_from_slice(name), register });
+        }
+        if entry.is_sound() { Ok(entry) } else { Err(WireError::Malformed("dot of nowhere")) }
+    }
+
+    /// Whether every dot that is alive is in the context.
+    fn is_sound(&self) -> bool {
+        let known = |dot: Dot| self.context.contains(dot);
+        let mut values = self.fields.iter().flat_map(|field| field.register.siblings());
+        self.meta.iter().all(|meta| known(meta.dot))
+            && values.all(|value| {
+                known(value.dot) && value.increments.iter().all(|inc| known(inc.dot()))
+            })
+    }
+
+    /// Whether every LZ4 block unpacks to what it claims: for bytes that came from outside.
+    pub fn verify(&self) -> bool {
+        let mut values = self.fields.iter().flat_map(|field| field.register.siblings());
+        values.all(|value| match &value.base {
+            Base::Zero => true,
+            Base::Stored(stored) => stored.as_packed().unpack().is_some(),
+        })
+    }
+}
+
+fn decode_meta(cursor: &mut Cursor<'_>) -> Result<Meta, WireError> {
+    let dot = decode_dot(cursor)?;
+    let tag = cursor.u8()?;
+    let kind = *KINDS.get(usize::from(tag & 0x7F)).ok_or(WireError::Malformed("type"))?;
+    let expire_at = if tag & 0x80 == 0 { None } else { Some(UnixMs(cursor.varint()?)) };
+    Ok(Meta { dot, kind, expire_at })
+}
+
+fn string_field(sibling: Sibling) -> SmallVec<[Field; 1]> {
+    SmallVec::from_buf([Field { name: Bytes::new(), register: Register::of(sibling) }])
+}

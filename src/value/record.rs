@@ -1,0 +1,148 @@
+//! A record: one change of one key, as it is logged and as it travels (the bytes are the same).
+//!
+//! ```text
+//! ┌────────┬──────────────┬──────────────────────────────────────────────────────────────┐
+//! │ tag u8 │ key, varint- │ body                                                         │
+//! │        │ prefixed     │                                                              │
+//! ├────────┼──────────────┼──────────────────────────────────────────────────────────────┤
+//! │ 1 +f   │ …            │ Plain     hlc u64 · actor u32 · n varint · [expire_at varint]│
+//! │        │              │           · [raw_len varint] · value, varint-prefixed        │
+//! │ 2      │ …            │ Whole     an entry (see `entry`)                             │
+//! │ 3      │ …            │ Delta     a fragment (see `fragment`)                        │
+//! └────────┴──────────────┴──────────────────────────────────────────────────────────────┘
+//!   f, on Plain only:  16 it expires · 32 the value is one LZ4 block
+//! ```
+//!
+//! Integers are little-endian. A record fills its frame: bytes left over are refused. Length and
+//! checksum are the frame's. A whole entry that has the plain form may still come as Whole.
+
+use crate::base::limits::KEY_SIZE_MAX;
+use crate::base::time::{Hlc, UnixMs};
+use crate::base::wire::{Cursor, Put, WireError};
+use crate::version::context::decode_n;
+
+use super::entry::Entry;
+use super::fragment::Fragment;
+use super::plain::Plain;
+use super::register::{decode_dot, decode_packed, encode_dot};
+
+const PLAIN: u8 = 1;
+const WHOLE: u8 = 2;
+const DELTA: u8 = 3;
+const EXPIRES: u8 = 16;
+const LZ4: u8 = 32;
+
+/// One change of one key.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Record<'a> {
+    /// The state of the key, in its tiny form; borrowed from the bytes.
+    Plain(Plain<'a>),
+    /// The state of the key.
+    Whole(Entry),
+    /// A part of the state.
+    Delta(Fragment),
+}
+
+impl Record<'_> {
+    /// Whether every LZ4 block unpacks to what it claims: for bytes that came from outside.
+    pub fn verify(&self) -> bool {
+        match self {
+            Record::Plain(plain) => !plain.value.lz4 || plain.value.unpack().is_some(),
+            Record::Whole(entry) => entry.verify(),
+            Record::Delta(fragment) => fragment.verify(),
+        }
+    }
+
+    /// The greatest timestamp it names.
+    pub fn hlc_max(&self) -> Hlc {
+        match self {
+            Record::Plain(plain) => plain.hlc_max(),
+            Record::Whole(entry) => entry.hlc_max(),
+            Record::Delta(fragment) => fragment.hlc_max(),
+        }
+    }
+
+    /// Joins it into `entry`.
+    pub fn join_into(&self, entry: &mut Entry) {
+        match self {
+            Record::Plain(plain) => entry.join(&Entry::from_plain(plain)),
+            Record::Whole(whole) => entry.join(whole),
+            Record::Delta(fragment) => entry.join_delta(fragment),
+        }
+    }
+}
+
+/// Appends the record of a plain entry.
+pub fn encode_plain(out: &mut impl Put, key: &[u8], plain: &Plain<'_>) {
+    let expires = if plain.expire_at.is_some() { EXPIRES } else { 0 };
+    let packed = if plain.value.lz4 { LZ4 } else { 0 };
+    out.put_u8(PLAIN | expires | packed);
+    out.put_bytes(key);
+    encode_dot(out, plain.dot);
+    out.put_varint(u64::from(plain.n));
+    if let Some(at) = plain.expire_at {
+        out.put_varint(at.0);
+    }
+    if plain.value.lz4 {
+        out.put_varint(u64::from(plain.value.raw_len));
+    }
+    out.put_bytes(plain.value.bytes);
+}
+
+/// Appends the record of a whole entry; in the tiny form if it has one.
+pub fn encode_whole(out: &mut impl Put, key: &[u8], entry: &Entry) {
+    if let Some(plain) = entry.as_plain() {
+        return encode_plain(out, key, &plain);
+    }
+    out.put_u8(WHOLE);
+    out.put_bytes(key);
+    entry.encode(out);
+}
+
+/// Appends the record of a fragment.
+pub fn encode_delta(out: &mut impl Put, key: &[u8], fragment: &Fragment) {
+    out.put_u8(DELTA);
+    out.put_bytes(key);
+    fragment.encode(out);
+}
+
+/// The key of a record, without reading the rest.
+pub fn decode_key(bytes: &[u8]) -> Result<&[u8], WireError> {
+    let mut cursor = Cursor::new(bytes);
+    cursor.u8()?;
+    key(&mut cursor)
+}
+
+/// Reads a record from all of `bytes`: its key and its change.
+///
+/// LZ4 blocks are not unpacked here: see [`Record::verify`].
+pub fn decode(bytes: &[u8]) -> Result<(&[u8], Record<'_>), WireError> {
+    let mut cursor = Cursor::new(bytes);
+    let tag = cursor.u8()?;
+    let key = key(&mut cursor)?;
+    let record = match tag {
+        WHOLE => Record::Whole(Entry::decode(cursor.rest())?),
+        DELTA => Record::Delta(Fragment::decode(cursor.rest())?),
+        _ if tag & !(EXPIRES | LZ4) == PLAIN => Record::Plain(plain(cursor, tag)?),
+        _ => return Err(WireError::Malformed("record tag")),
+    };
+    Ok((key, record))
+}
+
+fn key<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], WireError> {
+    let key = cursor.bytes()?;
+    if key.len() > KEY_SIZE_MAX { Err(WireError::Malformed("length of a key")) } else { Ok(key) }
+}
+
+fn plain(mut cursor: Cursor<'_>, tag: u8) -> Result<Plain<'_>, WireError> {
+    let dot = decode_dot(&mut cursor)?;
+    if dot.hlc == Hlc::ZERO {
+        return Err(WireError::Malformed("dot"));
+    }
+    let n = decode_n(&mut cursor)?;
+    let expires = tag & EXPIRES != 0;
+    let expire_at = if expires { Some(UnixMs(cursor.varint()?)) } else { None };
+    let value = decode_packed(&mut cursor, tag & LZ4 != 0)?;
+    cursor.end()?;
+    Ok(Plain { dot, n, expire_at, value })
+}
