@@ -78,6 +78,21 @@ impl Limits {
     pub fn unauthenticated() -> Limits {
         Limits { authenticated: false, ..Limits::default() }
     }
+
+    /// Why an argument of `len` bytes at `position` may not come, if so.
+    #[inline]
+    fn refusal(&self, position: usize, len: usize) -> Option<ProtocolError> {
+        let stranger = if self.authenticated { usize::MAX } else { UNAUTHENTICATED_BULK_MAX };
+        if len > self.bulk {
+            Some(ProtocolError::BulkLength)
+        } else if len > stranger {
+            Some(ProtocolError::BulkUnauthenticated)
+        } else if len > self.request.min(QUERY_BUFFER_MAX).saturating_sub(position + 2) {
+            Some(ProtocolError::Request)
+        } else {
+            None
+        }
+    }
 }
 
 /// Why a connection's bytes are no request. The connection answers it and closes: what follows in
@@ -178,9 +193,22 @@ impl Arguments {
     }
 
     /// The arguments; `buffer` is the one that was scanned.
+    #[inline]
     pub fn slices<'b>(&'b self, buffer: &'b [u8]) -> SmallVec<[&'b [u8]; 8]> {
+        let mut slices = SmallVec::new();
+        self.fill(buffer, &mut slices);
+        slices
+    }
+
+    /// Appends the arguments to `slices`; `buffer` is the one that was scanned. (Cheaper than
+    /// [`slices`](Arguments::slices) on the hot path: the list is not moved.)
+    #[inline]
+    pub fn fill<'b>(&'b self, buffer: &'b [u8], slices: &mut SmallVec<[&'b [u8]; 8]>) {
         let source = self.source(buffer);
-        self.ranges.iter().map(|&(start, end)| &source[start as usize..end as usize]).collect()
+        slices.reserve(self.ranges.len());
+        for &(start, end) in &self.ranges {
+            slices.push(&source[start as usize..end as usize]);
+        }
     }
 
     fn clear(&mut self) {
@@ -293,73 +321,71 @@ impl Scanner {
         Ok(Some(count))
     }
 
-    /// Reads arguments until none is missing.
+    /// Reads arguments until none is missing. The quick turn of the loop keeps its place in
+    /// registers; a length or argument that is cut is left to the fields.
     fn scan_bulks(
         &mut self,
         buffer: &[u8],
         limits: &Limits,
     ) -> Result<Option<usize>, ProtocolError> {
+        let mut position = self.position;
+        let mut known = self.bulk.take();
         loop {
-            let len = match self.bulk {
+            let len = match known.take() {
                 Some(len) => len,
-                None => match self.scan_length(buffer, limits)? {
-                    Some(len) => len,
-                    None => return Ok(None),
-                },
+                None => {
+                    let (len, next) = match quick_number(buffer, position, b'$') {
+                        Some(header) => header,
+                        None => match self.scan_length(position, buffer, limits)? {
+                            Some(len) => (len, self.position),
+                            None => return Ok(None),
+                        },
+                    };
+                    if let Some(error) = limits.refusal(next, len) {
+                        return Err(error);
+                    }
+                    position = next;
+                    len
+                }
             };
-            let start = self.position;
-            let end = start + len;
+            let end = position + len;
             match buffer.get(end..end + 2) {
                 Some(b"\r\n") => {}
                 Some(_) => return Err(ProtocolError::BulkEnd),
                 None => {
+                    self.position = position;
                     self.bulk = Some(len);
                     return Ok(None);
                 }
             }
-            self.bulk = None;
-            self.position = end + 2;
-            self.arguments.ranges.push((start as u32, end as u32));
+            self.arguments.ranges.push((position as u32, end as u32));
+            position = end + 2;
             self.missing -= 1;
             if self.missing == 0 {
-                return Ok(Some(self.finish(end + 2)));
+                return Ok(Some(self.finish(position)));
             }
         }
     }
 
-    /// Reads the header of an argument: its length; `position` is then its first byte.
-    #[inline]
+    /// Reads the header of the argument at `position` the slow way: its length; `self.position` is
+    /// then its first byte.
+    #[cold]
     fn scan_length(
         &mut self,
+        position: usize,
         buffer: &[u8],
         limits: &Limits,
     ) -> Result<Option<usize>, ProtocolError> {
-        let len = match quick_number(buffer, self.position, b'$') {
-            Some((len, next)) => {
-                self.position = next;
-                len
+        self.position = position;
+        match self.line(buffer, limits, ProtocolError::BulkLine)? {
+            None => Ok(None),
+            Some([b'$', digits @ ..]) => {
+                let len = number(digits).and_then(|len| usize::try_from(len).ok());
+                len.map(Some).ok_or(ProtocolError::BulkLength)
             }
-            None => match self.line(buffer, limits, ProtocolError::BulkLine)? {
-                None => return Ok(None),
-                Some([b'$', digits @ ..]) => number(digits)
-                    .and_then(|len| usize::try_from(len).ok())
-                    .ok_or(ProtocolError::BulkLength)?,
-                // An empty line: what stands in the length's place is the line end.
-                Some(line) => return Err(ProtocolError::Bulk(*line.first().unwrap_or(&b'\r'))),
-            },
-        };
-        if len > limits.bulk {
-            return Err(ProtocolError::BulkLength);
+            // An empty line: what stands in the length's place is the line end.
+            Some(line) => Err(ProtocolError::Bulk(*line.first().unwrap_or(&b'\r'))),
         }
-        if len > UNAUTHENTICATED_BULK_MAX && !limits.authenticated {
-            return Err(ProtocolError::BulkUnauthenticated);
-        }
-        if self.position.saturating_add(len)
-            > limits.request.min(QUERY_BUFFER_MAX).saturating_sub(2)
-        {
-            return Err(ProtocolError::Request);
-        }
-        Ok(Some(len))
     }
 
     /// The header line at `position`, without its CRLF, once it has ended; `position` goes past it.
@@ -424,9 +450,30 @@ impl Scanner {
 /// The number line at `from`, if it is whole, plain and short: tag, digits, CRLF. Answers the number
 /// and where the line ends. All else (cut, wrong, negative, padded with zeros) is left to
 /// [`Scanner::line`] and [`number`].
-#[inline]
+#[inline(always)]
 fn quick_number(buffer: &[u8], from: usize, tag: u8) -> Option<(usize, usize)> {
     let line = buffer.get(from..)?;
+    // Nearly every number has one or two digits: those are looked at as whole words.
+    if let Some(&[first, tens, ones, cr, lf]) = line.first_chunk() {
+        let word = u32::from_le_bytes([first, tens, ones, cr]);
+        let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+        if word & 0xFFFF_00FF == u32::from_le_bytes([tag, 0, b'\r', b'\n']) && tens <= 9 {
+            return Some((usize::from(tens), from + 4));
+        }
+        if word & 0xFF00_00FF == u32::from_le_bytes([tag, 0, 0, b'\r'])
+            && lf == b'\n'
+            && tens.wrapping_sub(1) <= 8
+            && ones <= 9
+        {
+            return Some((usize::from(tens) * 10 + usize::from(ones), from + 5));
+        }
+    }
+    quick_digits(line, tag).map(|(value, len)| (value, from + len))
+}
+
+/// [`quick_number`] of any length up to [`QUICK_DIGITS`]; answers the number and the line's length.
+#[inline(never)]
+fn quick_digits(line: &[u8], tag: u8) -> Option<(usize, usize)> {
     let [first, digits @ ..] = line else { return None };
     if *first != tag {
         return None;
@@ -440,7 +487,7 @@ fn quick_number(buffer: &[u8], from: usize, tag: u8) -> Option<(usize, usize)> {
             }
             value = value * 10 + usize::from(digit);
         } else if count > 0 && byte == b'\r' && digits.get(count + 1) == Some(&b'\n') {
-            return Some((value, from + count + 3));
+            return Some((value, count + 3));
         } else {
             return None;
         }
