@@ -1,3 +1,5 @@
-//! The Redis wire (RESP2 and RESP3): request scanner and reply encoder (pure).
+//! The Redis wire (RESP2 and RESP3): request scanner, reply encoder, nested replies, reply decoder (pure).
 
+pub mod inline;
 pub mod reply;
+pub mod scanner;
