@@ -1,1 +1,5 @@
 //! Repair of lasting differences (Dynamo §4.7): hash trees and the exchange that walks two of them (pure).
+
+pub mod exchange;
+pub mod recovery;
+pub mod tree;

@@ -1,1 +1,8 @@
 //! The quorum coordinator (Dynamo §4.5): tallies and the read and write machines (pure).
+
+pub mod contract;
+pub mod gather;
+pub mod read;
+pub mod route;
+pub mod tally;
+pub mod write;

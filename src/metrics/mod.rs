@@ -1,1 +1,3 @@
 //! Counters and gauges of one node: plain atomics that any room above may bump (pure).
+
+pub mod counters;

@@ -1,0 +1,154 @@
+//! Who coordinates a key, and whether to begin at all.
+//!
+//! Invariant: a node that is recovering never coordinates, and a request crosses at most one link:
+//! what a peer forwarded is run here or refused, never passed on.
+//!
+//! ```text
+//!   replicas in order:   a (down)   b (recovering)   c (up)   d (up)
+//!   asked at x or d  ──────────────────────────────► c
+//!   forwarded to d by a node that still thinks c is down: d runs it
+//! ```
+//!
+//! Two nodes may believe different things about a third, so two replicas may coordinate one key
+//! at a time. That costs siblings in an `eventual` keyspace and nothing in a `quorum` one, whose
+//! machines do not rely on a single coordinator. (Dynamo §4.5, §4.6.)
+
+use std::fmt;
+
+use crate::base::id::NodeId;
+
+/// What is believed of a replica. The believing, with its hysteresis, is done elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// Reachable, and it counts in every R and W.
+    Up,
+    /// Not reachable.
+    Down,
+    /// Reachable, but it may have forgotten acknowledged writes: takes writes, counts in nothing.
+    Recovering,
+}
+
+/// Where a request came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// A client of this node.
+    Client,
+    /// A peer that believes this node coordinates.
+    Peer,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// This node coordinates.
+    Local,
+    /// That node does.
+    Forward(NodeId),
+    /// Nobody can. Nothing was done.
+    Nobody,
+}
+
+/// Who coordinates a key whose replicas, in order of preference, are `replicas`. `state_of` is
+/// asked about `me` too: only a node itself knows that it is recovering.
+pub fn route(
+    replicas: &[NodeId],
+    me: NodeId,
+    origin: Origin,
+    state_of: impl Fn(NodeId) -> Reach,
+) -> Route {
+    let mut up = replicas.iter().copied().filter(|&node| state_of(node) == Reach::Up);
+    match origin {
+        Origin::Client => match up.next() {
+            Some(node) if node == me => Route::Local,
+            Some(node) => Route::Forward(node),
+            None => Route::Nobody,
+        },
+        Origin::Peer if up.any(|node| node == me) => Route::Local,
+        Origin::Peer => Route::Nobody,
+    }
+}
+
+/// The other replicas that count now, in order of preference: whom a coordinator may ask.
+pub fn others<'a>(
+    replicas: &'a [NodeId],
+    me: NodeId,
+    state_of: impl Fn(NodeId) -> Reach + 'a,
+) -> impl Iterator<Item = NodeId> + 'a {
+    replicas.iter().copied().filter(move |&node| node != me && state_of(node) == Reach::Up)
+}
+
+/// Fewer replicas count than the request needs. Nothing was done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoQuorum {
+    /// Replicas that count now, the coordinator included.
+    pub up: u8,
+    /// Replicas that the request needs.
+    pub needs: u8,
+}
+
+impl fmt::Display for NoQuorum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NoQuorum { up, needs } = self;
+        write!(f, "NOQUORUM {up} of the {needs} replicas needed are available, nothing was done")
+    }
+}
+
+impl std::error::Error for NoQuorum {}
+
+/// Whether to begin, with `up` replicas that count (the coordinator included) and a request that
+/// cannot do without `needs` of them
+/// (see [`Effective::read_needs`](crate::coordinator::contract::Effective::read_needs)).
+pub const fn admit(up: u8, needs: u8) -> Result<(), NoQuorum> {
+    if up < needs { Err(NoQuorum { up, needs }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODES: [NodeId; 4] = [NodeId(1), NodeId(2), NodeId(3), NodeId(4)];
+
+    fn state(down: u16, recovering: u16) -> impl Fn(NodeId) -> Reach {
+        move |node| match 1 << (node.0 - 1) {
+            bit if down & bit != 0 => Reach::Down,
+            bit if recovering & bit != 0 => Reach::Recovering,
+            _ => Reach::Up,
+        }
+    }
+
+    /// Every belief about three replicas, asked at each of them and at a stranger.
+    #[test]
+    fn the_first_that_counts_coordinates_and_nothing_is_forwarded_twice() {
+        let replicas = &NODES[..3];
+        for down in 0..8 {
+            for recovering in 0..8 {
+                let of = state(down, recovering);
+                let first = replicas.iter().copied().find(|&n| of(n) == Reach::Up);
+                for me in NODES {
+                    let expected = match first {
+                        Some(node) if node == me => Route::Local,
+                        Some(node) => Route::Forward(node),
+                        None => Route::Nobody,
+                    };
+                    assert_eq!(route(replicas, me, Origin::Client, &of), expected);
+                    let runs = replicas.contains(&me) && of(me) == Reach::Up;
+                    let expected = if runs { Route::Local } else { Route::Nobody };
+                    assert_eq!(route(replicas, me, Origin::Peer, &of), expected);
+                    let asked: Vec<_> = others(replicas, me, &of).collect();
+                    assert!(asked.iter().all(|&n| n != me && of(n) == Reach::Up));
+                    assert!(asked.is_sorted());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn too_few_are_refused_before_anything_is_done() {
+        assert_eq!(admit(2, 2), Ok(()));
+        let refusal = admit(1, 2).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "NOQUORUM 1 of the 2 replicas needed are available, nothing was done"
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! What a node counts: one list, from which `INFO`, the operator's door and the tests read.
+//!
+//! Names follow Redis's `INFO` where the meaning is the same, so that dashboards made for Redis
+//! find them. Every counter has a cache line of its own: two threads that bump two counters do not
+//! disturb each other. Hot paths add once a batch, not once a command.
+//!
+//! All operations are relaxed: a counter orders nothing and tells no other thread anything but
+//! itself.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Only grows.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn bump(&self) {
+        self.add(1);
+    }
+
+    /// `count` more.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// How many so far.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// How many there are now.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// `count` came.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// `count` of those that came went.
+    pub fn sub(&self, count: u64) {
+        self.0.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// There are `count`.
+    pub fn set(&self, count: u64) {
+        self.0.store(count, Ordering::Relaxed);
+    }
+
+    /// How many there are.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// `CONFIG RESETSTAT` leaves what is there now.
+    fn reset(&self) {}
+}
+
+/// What a row of the list is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Only grows, until `CONFIG RESETSTAT`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// Where `INFO` shows a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Section {
+    /// `# Clients`.
+    Clients,
+    /// `# Stats`, as Redis has it.
+    Stats,
+    /// What Redis has no word for: quorums, forwarding, repair.
+    Quorum,
+    /// Links to peers.
+    Peers,
+    /// The log.
+    Persistence,
+}
+
+/// One row of the list, as it is now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Its name in `INFO`.
+    pub name: &'static str,
+    /// What it counts, in a sentence.
+    pub meaning: &'static str,
+    /// Where it is shown.
+    pub section: Section,
+    /// Counter or gauge.
+    pub kind: Kind,
+    /// How many.
+    pub value: u64,
+}
+
+macro_rules! metrics {
+    ($($section:ident { $($kind:ident $name:ident: $meaning:literal,)* })*) => {
+        /// Everything a node counts.
+        #[derive(Debug, Default)]
+        pub struct Metrics {
+            $($(#[doc = $meaning] pub $name: $kind,)*)*
+        }
+
+        impl Metrics {
+            /// Every row, section by section, as it is now.
+            pub fn rows(&self) -> Vec<Row> {
+                vec![$($(Row {
+                    name: stringify!($name),
+                    meaning: $meaning,
+                    section: Section::$section,
+                    kind: Kind::$kind,
+                    value: self.$name.value(),
+                },)*)*]
+            }
+
+            /// Sets every counter to zero (`CONFIG RESETSTAT`); gauges stay.
+            pub fn reset(&self) {
+                $($(self.$name.reset();)*)*
+            }
+        }
+    };
+}
+
+metrics! {
+    Clients {
+        Gauge connected_clients: "Clients connected now.",
+        Gauge blocked_clients: "Clients that wait for other replicas now.",
+    }
+    Stats {
+        Counter total_connections_received: "Connections accepted.",
+        Counter rejected_connections: "Connections refused at the limit of clients.",
+        Counter total_commands_processed: "Commands run, whoever coordinated them.",
+        Counter total_net_input_bytes: "Bytes read from clients.",
+        Counter total_net_output_bytes: "Bytes written to clients.",
+        Counter total_reads_processed: "read(2) calls on client sockets that brought bytes.",
+        Counter total_writes_processed: "write(2) calls on client sockets.",
+        Counter total_error_replies: "Error replies sent.",
+        Counter expired_keys: "Keys deleted because their time had come.",
+        Counter evicted_keys: "Keys deleted to stay below maxmemory.",
+        Counter keyspace_hits: "Keys looked up by a read and found.",
+        Counter keyspace_misses: "Keys looked up by a read and not found.",
+    }
+    Quorum {
+        Counter reads_coordinated: "Reads this node coordinated.",
+        Counter writes_coordinated: "Writes this node coordinated.",
+        Counter forwarded: "Commands sent on to another coordinator.",
+        Counter forwarded_here: "Commands run here for another node's client.",
+        Counter quorum_reads: "Reads that asked other replicas.",
+        Counter quorum_prechecks: "Writes that asked other replicas before they ran.",
+        Counter read_repairs: "Entries written back to replicas that a read saw behind.",
+        Counter conflicts: "Joins that left siblings.",
+        Counter noquorum: "-NOQUORUM replies: too few replicas, nothing done.",
+        Counter tryagain: "-TRYAGAIN replies: too few answers in time, nothing done.",
+        Counter clusterdown: "-CLUSTERDOWN replies: nobody could coordinate, nothing done.",
+        Counter uncertain: "-UNCERTAIN replies: a write that may or may not survive.",
+    }
+    Peers {
+        Gauge connected_peers: "Peers with a link now.",
+        Gauge recovering_vnodes: "Vnodes that do not count yet after an unclean start.",
+        Counter peer_links_lost: "Links to peers that broke.",
+        Counter total_peer_input_bytes: "Bytes read from peers.",
+        Counter total_peer_output_bytes: "Bytes written to peers.",
+        Counter deltas_received: "Changes received from coordinators.",
+        Counter deltas_sent: "Changes sent to other replicas.",
+        Counter exchanges: "Tree exchanges finished.",
+        Counter exchanges_differing: "Tree exchanges that found a difference.",
+        Counter exchange_entries_sent: "Entries sent in exchanges.",
+        Counter exchange_entries_received: "Entries received in exchanges.",
+    }
+    Persistence {
+        Counter log_bytes_written: "Bytes appended to the log.",
+        Counter log_writes: "Batches appended to the log.",
+        Counter log_syncs: "fsync calls on the log.",
+        Counter log_errors: "Appends or fsyncs that failed.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn counters_count_and_gauges_swing() {
+        let metrics = Metrics::default();
+        metrics.total_commands_processed.add(16);
+        metrics.total_commands_processed.bump();
+        metrics.connected_clients.add(3);
+        metrics.connected_clients.sub(1);
+        metrics.recovering_vnodes.set(4);
+        let value = |name| metrics.rows().iter().find(|row| row.name == name).unwrap().value;
+        assert_eq!(value("total_commands_processed"), 17);
+        assert_eq!(value("connected_clients"), 2);
+        metrics.reset();
+        assert_eq!(value("total_commands_processed"), 0);
+        assert_eq!((value("connected_clients"), value("recovering_vnodes")), (2, 4));
+    }
+
+    #[test]
+    fn every_row_has_its_own_name_and_its_meaning() {
+        let rows = Metrics::default().rows();
+        let names: BTreeSet<_> = rows.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), rows.len());
+        assert!(rows.iter().all(|row| row.meaning.ends_with('.')));
+    }
+
+    #[test]
+    fn a_counter_has_a_cache_line() {
+        assert_eq!((size_of::<Counter>(), align_of::<Gauge>()), (64, 64));
+    }
+}
