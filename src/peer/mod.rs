@@ -1,1 +1,20 @@
 //! Node-to-node frames and links.
+//!
+//! Bottom up: [`message`] is what is said, [`frame`] how it lies on the wire, [`hello`] how two
+//! nodes prove who they are, [`outbox`] what waits to be sent, [`inbox`] what the node gives to be
+//! told of arrivals, [`reader`] and [`writer`] the two halves of one connection, [`seat`] the place
+//! that one peer's link takes, and [`link`] all of them together.
+
+pub mod counters;
+pub mod frame;
+pub mod handshake;
+pub mod hello;
+pub mod inbox;
+pub mod link;
+pub mod message;
+pub mod options;
+pub mod outbox;
+pub mod reader;
+pub mod seat;
+pub mod state;
+pub mod writer;
