@@ -2,4 +2,13 @@
 //!
 //! Routing, arity, quorum, ACL category, `COMMAND` and `COMMAND DOCS` all come from the row.
 
+pub mod counter;
+pub mod expiry;
+pub mod fault;
+pub mod key;
+pub mod lcs;
+pub mod number;
+pub mod object;
+pub mod range;
 pub mod spec;
+pub mod string;

@@ -5,13 +5,7 @@ use smallvec::SmallVec;
 use crate::base::time::UnixMs;
 use crate::resp::reply::Reply;
 use crate::value::change::Change;
-use crate::value::view::View;
-
-/// What a keyed command may look at: the keys of one vnode, whose lock is held.
-pub trait Views {
-    /// The visible state of `key` at the call's moment.
-    fn view(&self, key: &[u8]) -> Option<View<'_>>;
-}
+use crate::value::view::Views;
 
 /// One run of a keyed command. The function reads views, writes exactly one reply, and names the
 /// changes; it changes nothing itself.
