@@ -12,3 +12,10 @@ pub mod object;
 pub mod range;
 pub mod spec;
 pub mod string;
+
+#[cfg(test)]
+mod keyed_tests;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod transcripts;

@@ -17,13 +17,18 @@ fn base<'v, 'a>(view: Option<&'v View<'_>>) -> Result<(Cow<'v, [u8]>, Expire), F
     })
 }
 
+/// The string's length, without unpacking it; nothing is as long as an empty string.
+fn string_len<'a>(view: Option<&View<'_>>) -> Result<usize, Fault<'a>> {
+    Ok(view.map_or(Ok(0), View::string_len)?)
+}
+
 /// `APPEND key value`.
 pub fn append(call: &mut Call<'_, '_>) {
     answer(call, |call| {
         let (key, more) = (call.args[1], call.args[2]);
         let view = call.views.view(key);
+        let len = grown_len(string_len(view.as_ref())?, more.len())?;
         let (string, expire) = base(view.as_ref())?;
-        let len = grown_len(string.len(), more.len())?;
         let value = if string.is_empty() {
             Cow::Borrowed(more)
         } else {
@@ -42,8 +47,7 @@ pub fn append(call: &mut Call<'_, '_>) {
 pub fn strlen(call: &mut Call<'_, '_>) {
     answer(call, |call| {
         let view = call.views.view(call.args[1]);
-        let len = view.map_or(Ok(0), |view| view.string_len())?;
-        call.reply.integer(len as i64);
+        call.reply.integer(string_len(view.as_ref())? as i64);
         Ok(())
     });
 }
@@ -80,8 +84,7 @@ pub fn setrange(call: &mut Call<'_, '_>) {
         let offset = usize::try_from(integer(call.args[2])?).map_err(|_| Fault::Offset)?;
         let view = call.views.view(key);
         if piece.is_empty() {
-            let len = view.map_or(Ok(0), |view| view.string_len())?;
-            call.reply.integer(len as i64);
+            call.reply.integer(string_len(view.as_ref())? as i64);
             return Ok(());
         }
         let (string, expire) = base(view.as_ref())?;
