@@ -36,11 +36,14 @@ fn run(model: &mut Model, line: &str) -> String {
     String::from_utf8(model.run(&request)).unwrap()
 }
 
+/// A function, its request, the exact reply, and the changes it names.
+type Row = (Keyed, &'static str, &'static str, Vec<(&'static str, Change<'static>)>);
+
 #[test]
 fn commands_name_their_changes() {
     let at = UnixMs(4_102_444_800_000);
     let soon = UnixMs(furnished().now.0 + 5_000);
-    let rows: Vec<(Keyed, &str, &str, Vec<(&str, Change<'_>)>)> = vec![
+    let rows: Vec<Row> = vec![
         (string::get, "GET s", "$4\r\ntext\r\n", vec![]),
         (string::set, "SET s v", "+OK\r\n", vec![("s", put("v", Expire::Clear))]),
         (string::set, "SET s v KEEPTTL", "+OK\r\n", vec![("s", put("v", Expire::Keep))]),
