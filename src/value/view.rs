@@ -51,6 +51,12 @@ pub struct View<'a> {
     pub body: Body<'a>,
 }
 
+/// What a keyed command may look at: the keys of one vnode, whose lock is held.
+pub trait Views {
+    /// The visible state of `key` at the call's moment.
+    fn view(&self, key: &[u8]) -> Option<View<'_>>;
+}
+
 /// What a visible key holds.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Body<'a> {
