@@ -87,7 +87,7 @@ impl Limits {
             Some(ProtocolError::BulkLength)
         } else if len > stranger {
             Some(ProtocolError::BulkUnauthenticated)
-        } else if len > self.request.min(QUERY_BUFFER_MAX).saturating_sub(position + 2) {
+        } else if (position + 2).saturating_add(len) > self.request.min(QUERY_BUFFER_MAX) {
             Some(ProtocolError::Request)
         } else {
             None
