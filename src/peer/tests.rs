@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::base::id::VnodeId;
 use crate::base::wire::Put;
 use crate::peer::frame::{self, Batch};
+use crate::peer::hello::Refusal;
 use crate::peer::message::Message;
 use crate::peer::outbox::OutboxError;
 
@@ -343,7 +344,6 @@ async fn idle_links_live_by_pings() {
     until("many pongs", || counters.frames_in.read() > 100).await;
     assert!(counters.round_trip_us.read() > 0);
     assert_eq!(counters.links_down.read(), 0);
-    assert_eq!(links[1].1.batches.read(), links[1].1.batches.read());
     assert!(!links[1].1.has(|told| matches!(told, Told::Other(_))), "pings are not shown");
 }
 
@@ -362,7 +362,7 @@ async fn a_link_that_the_inbox_rejects_is_tried_again() {
         let error = if rejecting == A {
             HelloError::Rejected("not now".to_owned())
         } else {
-            HelloError::Refused(crate::peer::hello::Refusal::Rejected)
+            HelloError::Refused(Refusal::Rejected)
         };
         let failed = Told::Unreachable(B, DownReason::Handshake(error));
         assert!(told_a.has(|told| *told == failed));
@@ -398,7 +398,7 @@ async fn a_newer_link_replaces_the_old_one_and_a_double_is_refused() {
     let (b, told_b) = pair.start(pair.options(B)).await;
     let mut first = by_hand(&pair, 1, Boot(1)).await.expect("a link");
     let duplicate = by_hand(&pair, 2, Boot(1)).await.expect_err("another process, the same life");
-    assert_eq!(duplicate, HelloError::Refused(crate::peer::hello::Refusal::DuplicateNode));
+    assert_eq!(duplicate, HelloError::Refused(Refusal::DuplicateNode));
     assert!(b.is_up(A), "the first stays");
     let mut second = by_hand(&pair, 1, Boot(1)).await.expect("the same process has lost its link");
     hears_the_end(&mut first).await;
@@ -483,10 +483,10 @@ async fn strangers_do_not_disturb_a_link() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_secrets_and_clusters_are_told_so_to_the_dialer() {
     type Change = fn(&mut Options);
-    let cases: [(Change, crate::peer::hello::Refusal); 3] = [
-        (|options| options.secret.0.push(b'!'), crate::peer::hello::Refusal::WrongSecret),
-        (|options| options.cluster.push('!'), crate::peer::hello::Refusal::WrongCluster),
-        (|options| _ = options.members.remove(&A), crate::peer::hello::Refusal::UnknownNode),
+    let cases: [(Change, Refusal); 3] = [
+        (|options| options.secret.0.push(b'!'), Refusal::WrongSecret),
+        (|options| options.cluster.push('!'), Refusal::WrongCluster),
+        (|options| _ = options.members.remove(&A), Refusal::UnknownNode),
     ];
     for (change, refusal) in cases {
         let mut pair = Pair::bind().await;
