@@ -48,7 +48,7 @@ pub(super) fn walk(walkers: &[Walker], spread: &Spread, n: usize, vnodes: u16) -
     let tokens = tokens(walkers);
     (0..vnodes)
         .map(|vnode| {
-            let place = (u64::from(vnode) << 32) / u64::from(vnodes) << 32;
+            let place = ((u64::from(vnode) << 32) / u64::from(vnodes)) << 32;
             let start = tokens.partition_point(|token| token.0 < place);
             let (before, after) = tokens.split_at(start);
             let mut list = Vec::with_capacity(n);
