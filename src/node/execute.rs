@@ -9,7 +9,8 @@ use std::sync::Arc;
 use smallvec::{SmallVec, smallvec};
 
 use crate::base::id::VnodeId;
-use crate::command::spec::{Call, Flag, Keyed, Merge, Run, Spec};
+use crate::command::spec::{Call, Keyed, Merge, Run, Spec};
+use crate::command::flags::Flag;
 use crate::coordinator::contract::{Effective, Override};
 use crate::coordinator::route::{Reach, admit};
 use crate::coordinator::tally::Tally;
@@ -81,6 +82,17 @@ pub(super) fn refuse(out: &mut Reply, text: impl AsRef<[u8]>) -> Outcome {
 }
 
 impl Request<'_> {
+    /// The place of the first key among the arguments.
+    pub(super) fn first_key(&self) -> usize {
+        self.key_places().first().map_or(usize::MAX, |&place| place as usize)
+    }
+
+    /// The places of the keys. Commands of one slot have few.
+    pub(super) fn key_places(&self) -> SmallVec<[u32; 2]> {
+        let places = self.spec.keys_of(self.args).ok();
+        places.into_iter().flatten().map(|place| place as u32).collect()
+    }
+
     pub(super) fn writes(&self) -> bool {
         self.spec.flags.has(Flag::Write)
     }
@@ -238,6 +250,7 @@ impl Node {
         out: &mut Reply,
     ) {
         let (now, random) = (batch.now, batch.random.u64(..));
+        let actor = self.actor();
         let records = &mut batch.records;
         records.clear();
         let mark = out.bytes.len();
@@ -247,7 +260,7 @@ impl Node {
             let args = request.args;
             run(&mut Call { args, now, random, views, reply: out, changes: &mut changes });
             for (key, change) in &changes {
-                match keys.apply(key, change, self.actor, &mut records.bytes) {
+                match keys.apply(key, change, actor, &mut records.bytes) {
                     Ok(_) => records.mark(),
                     Err(error) => {
                         out.bytes.truncate(mark);

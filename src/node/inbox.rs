@@ -10,9 +10,8 @@ use tracing::{debug, error, info, warn};
 use crate::anti_entropy::exchange as tree;
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
 use crate::base::wire::{Cursor, Put};
-use crate::command::errors;
 use crate::command::spec::Run;
-use crate::command::table::lookup;
+use crate::command::table::named_by;
 use crate::coordinator::contract::Override;
 use crate::coordinator::route::Reach;
 use crate::peer::frame;
@@ -243,7 +242,7 @@ impl Node {
         let outcome = match scanner.scan(forward.request, &limits) {
             Ok(Some(_)) => {
                 let mut args: SmallVec<[&[u8]; 8]> = SmallVec::new();
-                scanner.fill(forward.request, &mut args);
+                scanner.arguments().fill(forward.request, &mut args);
                 self.run_arguments(batch, peer, forward, &args, reply)
             }
             _ => {
@@ -266,9 +265,13 @@ impl Node {
         args: &[&[u8]],
         reply: &mut Reply,
     ) -> Outcome {
-        let Some(spec) = args.first().and_then(|name| lookup(name)) else {
-            errors::unknown_command(args, reply);
-            return Outcome::Replied(FwdStatus::NotRun);
+        // A part has fewer arguments than the row wants; its sender checked the whole.
+        let spec = match named_by(args) {
+            Ok(spec) => spec,
+            Err(refusal) => {
+                refusal.write(args, reply);
+                return Outcome::Replied(FwdStatus::NotRun);
+            }
         };
         let asked = Override {
             r: (forward.flags & FWD_ASKED_R != 0).then_some(forward.r),

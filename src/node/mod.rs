@@ -40,7 +40,7 @@ use crate::base::id::{Actor, Boot, NodeId, VnodeId};
 use crate::base::time::UnixMs;
 use crate::coordinator::contract::Quorum;
 use crate::coordinator::route::Reach;
-use crate::metrics::counters::Counters;
+use crate::metrics::counters::Metrics;
 use crate::peer;
 use crate::peer::link::Links;
 use crate::peer::outbox::Outbox;
@@ -106,7 +106,6 @@ impl Peer {
 }
 
 /// One running node.
-#[derive(Debug)]
 pub struct Node {
     options: Options,
     actor: AtomicU32,
@@ -122,8 +121,14 @@ pub struct Node {
     links: OnceLock<Links>,
     /// Takes note of a life that begins while the node runs; durable before it returns.
     on_boot: Box<dyn BootNote>,
-    metrics: Counters,
+    metrics: Metrics,
     started: UnixMs,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({})", self.options.node)
+    }
 }
 
 /// Keeps the number of a node's life where it survives the process.
@@ -166,7 +171,7 @@ impl Node {
             peers: (0..routes.members()).map(|_| Peer::default()).collect(),
             links: OnceLock::new(),
             on_boot,
-            metrics: Counters::default(),
+            metrics: Metrics::default(),
             started: now(),
             routes,
             topology,
@@ -309,7 +314,7 @@ impl Node {
     }
 
     /// Counters of this node.
-    pub fn metrics(&self) -> &Counters {
+    pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 

@@ -39,7 +39,7 @@ pub(super) struct Operations {
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     operation: Ticket,
-    key: u8,
+    key: u32,
     peer: PeerIndex,
     /// Of a write-back: what its acknowledgement is for.
     revision: Option<Revision>,
@@ -54,7 +54,7 @@ enum Machine {
 /// What one peer has said of an operation's keys so far; the machine hears it once for all keys.
 #[derive(Clone, Copy, Debug, Default)]
 struct Answers {
-    missing: u8,
+    missing: u32,
     entry: bool,
     grew: bool,
     behind: bool,
@@ -65,7 +65,7 @@ struct Operation {
     machine: Machine,
     spec: &'static Spec,
     args: SmallVec<[Vec<u8>; 4]>,
-    keys: SmallVec<[u8; 2]>,
+    keys: SmallVec<[u32; 2]>,
     protocol: Protocol,
     asked: Override,
     readonly: bool,
@@ -124,12 +124,12 @@ impl Machine {
 }
 
 impl Operation {
-    fn key(&self, index: u8) -> &[u8] {
-        &self.args[usize::from(self.keys[usize::from(index)])]
+    fn key(&self, index: u32) -> &[u8] {
+        &self.args[self.keys[index as usize] as usize]
     }
 
-    fn each_key(&self) -> impl Iterator<Item = u8> + use<> {
-        0..self.keys.len() as u8
+    fn each_key(&self) -> impl Iterator<Item = u32> + use<> {
+        0..self.keys.len() as u32
     }
 
     /// Runs `act` with this operation's request.
@@ -172,7 +172,7 @@ impl Node {
         } else {
             Machine::Read(Read::start(&others, ask, &mut effects))
         };
-        let keys: SmallVec<[u8; 2]> = request.key_places();
+        let keys: SmallVec<[u32; 2]> = request.key_places();
         let mut operation = Operation {
             machine,
             spec: request.spec,
@@ -287,10 +287,10 @@ impl Node {
     fn check(&self, batch: &mut Batch, ticket: Ticket, operation: &mut Operation, to: NodeId) {
         let Some(peer) = self.routes.index(to) else { return };
         *operation.answers(peer) =
-            Answers { missing: operation.keys.len() as u8, ..Answers::default() };
+            Answers { missing: operation.keys.len() as u32, ..Answers::default() };
         for key in operation.each_key() {
             let id = self.ask(Asked { operation: ticket, key, peer, revision: None });
-            let digest = operation.digests[usize::from(key)];
+            let digest = operation.digests[key as usize];
             let (vnode, key) = (operation.vnode, operation.key(key));
             batch.to(peer).send(&Message::Check { id, vnode, flags: 0, digest, key });
         }
@@ -306,7 +306,7 @@ impl Node {
     ) {
         let Some(peer) = self.routes.index(to) else { return };
         self.metrics.read_repairs.bump();
-        operation.answers(peer).missing = operation.keys.len() as u8;
+        operation.answers(peer).missing = operation.keys.len() as u32;
         for key in operation.each_key() {
             let mut record = BytesMut::new();
             let held = self.keyspace.read(operation.vnode, batch.now, |keys| {
@@ -416,7 +416,7 @@ impl Node {
         batch: &mut Batch,
         peer: PeerIndex,
         operation: &mut Operation,
-        key: u8,
+        key: u32,
         bytes: &[u8],
     ) {
         if !bytes.is_empty() {
@@ -440,7 +440,7 @@ impl Node {
         if grew {
             self.look_again(batch, operation);
         }
-        let behind = theirs != operation.digests[usize::from(key)];
+        let behind = theirs != operation.digests[key as usize];
         let answers = operation.answers(peer);
         answers.entry = true;
         answers.grew |= grew;

@@ -19,7 +19,7 @@ use crate::base::id::{Actor, VnodeId};
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::value::change::{Change, Expire};
 use crate::value::entry::{ApplyError, Delta, Entry};
-use crate::value::packed::{Packed, pack};
+use crate::value::packed::pack;
 use crate::value::plain::{Plain, PlainJoin, join_plain, put_over};
 use crate::value::record::{Record, encode_delta, encode_plain, encode_whole};
 use crate::value::view::{Body, View, Views};
@@ -196,14 +196,13 @@ impl Keyspace {
 }
 
 /// Reads of one vnode, whose lock is held.
-#[derive(Debug)]
 pub struct VnodeRead<'a> {
     table: &'a Table,
     seed: HashSeed,
     now: UnixMs,
 }
 
-fn find(table: &Table, hash: u64, key: &[u8]) -> Option<Form<'_>> {
+fn find<'a>(table: &'a Table, hash: u64, key: &[u8]) -> Option<Form<'a>> {
     table.get(hash, |(block, _)| block.is(hash, key)).map(|(block, _)| block.form())
 }
 
@@ -282,6 +281,15 @@ impl VnodeRead<'_> {
         }
     }
 
+    /// Every key with a value, expired ones too.
+    pub fn live_keys(&self) -> Vec<Vec<u8>> {
+        let live = |block: &&Block| match block.form() {
+            Form::Plain(_) => true,
+            Form::Entry(bytes) => decoded(bytes).is_live(),
+        };
+        blocks(self.table).filter(live).map(|block| block.key().to_vec()).collect()
+    }
+
     /// How many blocks the vnode holds.
     pub fn held(&self) -> usize {
         self.table.len()
@@ -333,7 +341,6 @@ fn record_form(key: &[u8], form: &Form<'_>, out: &mut BytesMut) {
 }
 
 /// Reads and changes of one vnode, whose lock is held.
-#[derive(Debug)]
 pub struct VnodeWrite<'a> {
     table: &'a mut Table,
     vnode: &'a mut Vnode,
@@ -563,6 +570,12 @@ impl VnodeWrite<'_> {
         } else {
             memory.fetch_sub(old.size - new.size, Ordering::Relaxed);
         }
+    }
+
+    /// Deletes `key` if it has expired and still holds a value; appends the delete's record.
+    pub fn collect(&mut self, key: &[u8], actor: Actor, out: &mut BytesMut) -> bool {
+        let holds = self.read().entry(key).is_some_and(|entry| entry.is_live());
+        holds && self.view(key).is_none() && self.apply(key, &Change::Delete, actor, out).is_ok()
     }
 
     /// Finds the next expiry anew, after a sweep has removed what was due.
