@@ -1,0 +1,139 @@
+//! One request: its row, its permission, and who runs it.
+
+use crate::base::limits::KEY_SIZE_MAX;
+use crate::command::flags::Flag;
+use crate::command::introspect;
+use crate::command::help;
+use crate::command::object;
+use crate::command::spec::{Run, Spec};
+use crate::command::table::resolve;
+use crate::coordinator::contract::Override;
+use crate::node::execute::{Request, Submitted};
+use crate::resp::reply::Reply;
+use crate::ring::slot::slot_of;
+
+use super::Server;
+use super::session::{Session, Talk};
+use super::{cluster, connection, info, kv, settings};
+
+impl Session {
+    /// Runs one request. Its reply is in `out`, or in the connection's ring, now or later.
+    pub(super) fn dispatch(&mut self, server: &Server, args: &[&[u8]], out: &mut Reply) {
+        out.protocol = self.protocol;
+        let mark = out.bytes.len();
+        let silent = self.talk != Talk::On;
+        match resolve(args) {
+            Ok(spec) => self.run(server, spec, args, self.asked, out),
+            Err(refusal) => refusal.write(args, out),
+        }
+        if silent {
+            self.hush(out, mark);
+        }
+        if out.bytes.get(mark) == Some(&b'-') {
+            server.node.metrics().total_error_replies.bump();
+        }
+        self.place(out, mark);
+    }
+
+    /// Runs a request whose row is known, with these wishes for R and W.
+    pub(super) fn run(
+        &mut self,
+        server: &Server,
+        spec: &'static Spec,
+        args: &[&[u8]],
+        asked: Override,
+        out: &mut Reply,
+    ) {
+        if !self.authenticated && !spec.flags.has(Flag::NoAuth) {
+            return out.error("NOAUTH Authentication required.");
+        }
+        if let Run::Session = spec.run {
+            return self.run_here(server, spec, args, out);
+        }
+        if let Ok(places) = spec.keys_of(args)
+            && places.into_iter().any(|place| args[place].len() > KEY_SIZE_MAX)
+        {
+            return out.error(format!("ERR key is longer than {KEY_SIZE_MAX} bytes"));
+        }
+        let request =
+            Request { spec, args, protocol: self.protocol, asked, readonly: self.readonly };
+        if self.keeps_order(server, asked) {
+            self.note_order(spec, args);
+        }
+        let submitted = server.node.submit(&mut self.batch, &request, out, &self.replies);
+        if submitted == Submitted::Pending {
+            self.pending += 1;
+        }
+    }
+
+    /// Commands that the connection answers by itself.
+    fn run_here(&mut self, server: &Server, spec: &Spec, args: &[&[u8]], out: &mut Reply) {
+        let family = spec.name.split('|').next().unwrap_or(spec.name);
+        match family {
+            _ if spec.short_name() == "help" && spec.name.contains('|') => {
+                help_of(family, out);
+            }
+            "command" => introspect::run(spec, args, out),
+            "cluster" | "readonly" | "readwrite" => {
+                cluster::run(server, self, spec, args, out);
+            }
+            "info" | "time" => info::run(server, spec, args, out),
+            "config" => settings::run(server, self, spec, args, out),
+            "kv.quorum" | "kv.explain" => kv::run(server, self, spec, args, out),
+            _ => connection::run(server, self, spec, args, out),
+        }
+    }
+
+    fn hush(&mut self, out: &mut Reply, mark: usize) {
+        // What waits for other nodes is hushed by its own place; see `connection::reply`.
+        match self.talk {
+            Talk::On => {}
+            Talk::Off | Talk::Skip => {
+                out.bytes.truncate(mark);
+                if self.talk == Talk::Skip {
+                    self.talk = Talk::On;
+                }
+            }
+            Talk::SkipNext => self.talk = Talk::Skip,
+        }
+    }
+
+    /// Whether requests ask several replicas, so that two for one key may overtake each other.
+    fn keeps_order(&self, server: &Server, asked: Override) -> bool {
+        server.node.quorum().strict() || asked.r.is_some_and(|r| r > 1)
+    }
+
+    fn note_order(&mut self, spec: &Spec, args: &[&[u8]]) {
+        if let Ok(places) = spec.keys_of(args) {
+            self.ordered.extend(places.into_iter().map(|place| slot_of(args[place]).0));
+        }
+    }
+
+    /// Whether an earlier request for one of these keys is still under way.
+    pub(super) fn conflicts(&self, server: &Server, args: &[&[u8]]) -> bool {
+        if self.pending == 0 || self.ordered.is_empty() || !self.keeps_order(server, self.asked) {
+            return self.pending > 0 && !self.ordered.is_empty() && touches(self, args);
+        }
+        touches(self, args)
+    }
+}
+
+fn touches(session: &Session, args: &[&[u8]]) -> bool {
+    let Ok(spec) = resolve(args) else { return false };
+    match spec.keys_of(args) {
+        Ok(places) => places
+            .into_iter()
+            .any(|place| session.ordered.contains(&slot_of(args[place]).0)),
+        // KV.QUORUM as a prefix, FLUSHALL and the like: after everything before.
+        Err(_) => !matches!(spec.run, Run::Session) || spec.name == "kv.quorum",
+    }
+}
+
+fn help_of(family: &str, out: &mut Reply) {
+    if family == "object" {
+        return object::write_help(out);
+    }
+    if let Some(container) = crate::command::table::lookup(family.as_bytes()) {
+        help::write(container, out);
+    }
+}

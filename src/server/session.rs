@@ -1,0 +1,347 @@
+//! One client's connection: read, scan, dispatch, write.
+//!
+//! One read(2) brings a batch of requests; all of them are run before anything is awaited, and
+//! everything that is known then leaves in one write(2). Replies that must wait for other nodes
+//! leave later, in request order ([`crate::node::replies`]).
+//!
+//! Invariant: the bytes of a batch's later replies are never written before its earlier ones.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use smallvec::SmallVec;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::coordinator::contract::Override;
+use crate::node::batch::Batch;
+use crate::node::replies::Replies;
+use crate::resp::reply::{Protocol, Reply};
+use crate::resp::scanner::{Limits, Scanner};
+
+use super::clients::Client;
+use super::{Changeable, Server};
+
+/// Bytes asked of one read(2).
+const READ_SIZE: usize = 16 << 10;
+
+/// Replies beyond this many bytes are written before the batch goes on: it bounds what one
+/// client's pipeline may hold in memory.
+const WRITE_EARLY: usize = 256 << 10;
+
+/// Requests of one connection that may wait for other nodes at once.
+const PENDING_MAX: usize = 4096;
+
+/// Buffers that grew beyond this are given back when they are empty.
+const KEEP_SIZE_MAX: usize = 64 << 10;
+
+/// How long a stopping node lets a connection finish its requests.
+const FINISH_MAX: Duration = Duration::from_secs(2);
+
+/// Whether the client wants replies (`CLIENT REPLY`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Talk {
+    #[default]
+    On,
+    Off,
+    /// Not for the next command.
+    SkipNext,
+    /// Not for this command.
+    Skip,
+}
+
+/// What one connection has said and asked.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) client: Arc<Client>,
+    pub(super) changeable: Arc<Changeable>,
+    generation: u64,
+    pub(super) protocol: Protocol,
+    pub(super) authenticated: bool,
+    pub(super) asked: Override,
+    pub(super) readonly: bool,
+    pub(super) talk: Talk,
+    /// Close when everything before is written (QUIT, protocol errors).
+    pub(super) closing: bool,
+    pub(super) replies: Arc<Replies>,
+    pub(super) batch: Batch,
+    /// Places taken in `replies` and not drained yet.
+    pub(super) pending: usize,
+    /// Slots of requests under way that ask several replicas: a later request for one of them
+    /// waits, so that a client's order per key holds.
+    pub(super) ordered: SmallVec<[u16; 16]>,
+}
+
+/// Why a batch stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pause {
+    /// All complete requests were run.
+    Drained,
+    /// Replies are to be written before more is run.
+    Write,
+    /// Earlier replies must come before more is run.
+    Settle,
+    /// The connection closes.
+    Close,
+}
+
+pub(super) async fn run(
+    server: Arc<Server>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    stop: watch::Receiver<bool>,
+) {
+    let metrics = server.node.metrics();
+    metrics.total_connections_received.bump();
+    if server.clients.len() >= server.changeable().maxclients {
+        metrics.rejected_connections.bump();
+        let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
+        return;
+    }
+    let Ok(local) = stream.local_addr() else { return };
+    let client = server.clients.enter(peer, local, crate::node::now());
+    metrics.connected_clients.add(1);
+    let mut session = Session::new(&server, client.clone());
+    let outcome = tokio::select! {
+        outcome = session.talk(&server, &mut stream, stop) => outcome,
+        () = client.killed() => Ok(()),
+    };
+    if let Err(error) = outcome {
+        debug!(client = client.id, %error, "connection broke");
+    }
+    metrics.connected_clients.sub(1);
+    server.clients.leave(client.id);
+}
+
+impl Session {
+    fn new(server: &Server, client: Arc<Client>) -> Session {
+        let changeable = server.changeable();
+        Session {
+            client,
+            generation: server.generation.load(Ordering::Acquire),
+            protocol: Protocol::Resp2,
+            authenticated: changeable.requirepass.is_none(),
+            changeable,
+            asked: Override::default(),
+            readonly: false,
+            talk: Talk::On,
+            closing: false,
+            replies: Arc::default(),
+            batch: server.node.batch(),
+            pending: 0,
+            ordered: SmallVec::new(),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        if self.authenticated {
+            Limits { bulk: self.changeable.proto_max_bulk_len, ..Limits::default() }
+        } else {
+            Limits::unauthenticated()
+        }
+    }
+
+    async fn talk(
+        &mut self,
+        server: &Server,
+        stream: &mut TcpStream,
+        mut stop: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let mut input = BytesMut::with_capacity(READ_SIZE);
+        let mut scanner = Scanner::new();
+        let mut out = Reply::new(Protocol::Resp2);
+        let replies = self.replies.clone();
+        let mut more = false;
+        loop {
+            if !more {
+                input.reserve(READ_SIZE.max(scanner.needed(input.len()).min(1 << 20)));
+                let stalled = self.pending >= PENDING_MAX;
+                let idle = self.idle_limit();
+                let read = tokio::select! {
+                    biased;
+                    read = stream.read_buf(&mut input), if !stalled => Some(read?),
+                    () = replies.ready(), if self.pending > 0 => None,
+                    _ = stop.wait_for(|stop| *stop) => {
+                        return self.finish(stream, &mut out).await;
+                    }
+                    () = tokio::time::sleep(idle.unwrap_or_default()), if idle.is_some() => {
+                        return Ok(());
+                    }
+                };
+                match read {
+                    Some(0) => return Ok(()),
+                    Some(count) => {
+                        let metrics = server.node.metrics();
+                        metrics.total_net_input_bytes.add(count as u64);
+                        metrics.total_reads_processed.bump();
+                    }
+                    None => {
+                        self.pending = replies.drain(&mut out.bytes);
+                        if self.pending == 0 {
+                            self.ordered.clear();
+                        }
+                        self.write(server, stream, &mut out).await?;
+                        if input.is_empty() {
+                            continue;
+                        }
+                    }
+                }
+            }
+            let pause = self.run_batch(server, &mut input, &mut scanner, &mut out);
+            self.write(server, stream, &mut out).await?;
+            match pause {
+                Pause::Drained => more = false,
+                Pause::Write => more = true,
+                Pause::Settle => {
+                    self.settle(stream, &mut out, server).await?;
+                    more = true;
+                }
+                Pause::Close => {
+                    self.settle(stream, &mut out, server).await?;
+                    return stream.shutdown().await;
+                }
+            }
+            if input.is_empty() && input.capacity() > KEEP_SIZE_MAX {
+                input = BytesMut::with_capacity(READ_SIZE);
+            }
+        }
+    }
+
+    fn idle_limit(&self) -> Option<Duration> {
+        let seconds = self.changeable.timeout_s;
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }
+
+    /// Runs every complete request of `input`; nothing is awaited.
+    fn run_batch(
+        &mut self,
+        server: &Server,
+        input: &mut BytesMut,
+        scanner: &mut Scanner,
+        out: &mut Reply,
+    ) -> Pause {
+        let generation = server.generation.load(Ordering::Acquire);
+        if generation != self.generation {
+            self.generation = generation;
+            self.changeable = server.changeable();
+        }
+        server.node.begin(&mut self.batch);
+        let mut limits = self.limits();
+        let (mut consumed, mut requests) = (0, 0);
+        let pause = loop {
+            if self.closing {
+                break Pause::Close;
+            }
+            if out.bytes.len() >= WRITE_EARLY {
+                break Pause::Write;
+            }
+            if self.pending >= PENDING_MAX {
+                break Pause::Settle;
+            }
+            let rest = &input[consumed..];
+            match scanner.scan(rest, &limits) {
+                Ok(Some(length)) => {
+                    let mut args: SmallVec<[&[u8]; 8]> = SmallVec::new();
+                    scanner.arguments().fill(rest, &mut args);
+                    if self.conflicts(server, &args) {
+                        // Scanned again when the earlier ones are settled.
+                        *scanner = Scanner::new();
+                        break Pause::Settle;
+                    }
+                    let was_in = self.authenticated;
+                    self.dispatch(server, &args, out);
+                    if was_in != self.authenticated {
+                        limits = self.limits();
+                    }
+                    requests += 1;
+                    consumed += length;
+                }
+                Ok(None) => break Pause::Drained,
+                Err(error) => {
+                    let mark = out.bytes.len();
+                    error.reply(out);
+                    self.place(out, mark);
+                    break Pause::Close;
+                }
+            }
+        };
+        server.node.flush(&mut self.batch);
+        input.advance(consumed);
+        if requests > 0 {
+            self.client.active.store(self.batch.now().0, Ordering::Relaxed);
+            self.client.requests.fetch_add(requests, Ordering::Relaxed);
+            server.node.metrics().total_commands_processed.add(requests);
+        }
+        self.client.input.store(input.len() as u64, Ordering::Relaxed);
+        if pause == Pause::Drained && input.len() > self.changeable.client_query_buffer_limit {
+            return Pause::Close;
+        }
+        pause
+    }
+
+    /// Puts what was written to `out` since `mark` where its turn is.
+    pub(super) fn place(&mut self, out: &mut Reply, mark: usize) {
+        if self.pending > 0 && out.bytes.len() > mark {
+            self.replies.push(&out.bytes[mark..]);
+            self.pending += 1;
+            out.bytes.truncate(mark);
+        }
+    }
+
+    async fn write(
+        &mut self,
+        server: &Server,
+        stream: &mut TcpStream,
+        out: &mut Reply,
+    ) -> io::Result<()> {
+        if out.bytes.is_empty() {
+            return Ok(());
+        }
+        let metrics = server.node.metrics();
+        metrics.total_net_output_bytes.add(out.bytes.len() as u64);
+        metrics.total_writes_processed.bump();
+        stream.write_all(&out.bytes).await?;
+        out.bytes.clear();
+        if out.bytes.capacity() > 4 * WRITE_EARLY {
+            out.bytes = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Waits until every reply has come and is written.
+    async fn settle(
+        &mut self,
+        stream: &mut TcpStream,
+        out: &mut Reply,
+        server: &Server,
+    ) -> io::Result<()> {
+        loop {
+            self.pending = self.replies.drain(&mut out.bytes);
+            self.write(server, stream, out).await?;
+            if self.pending == 0 {
+                self.ordered.clear();
+                return Ok(());
+            }
+            self.replies.ready().await;
+        }
+    }
+
+    async fn finish(&mut self, stream: &mut TcpStream, out: &mut Reply) -> io::Result<()> {
+        let _ = timeout(FINISH_MAX, async {
+            while self.pending > 0 {
+                self.replies.ready().await;
+                self.pending = self.replies.drain(&mut out.bytes);
+            }
+        })
+        .await;
+        stream.write_all(&out.bytes).await?;
+        stream.shutdown().await
+    }
+}
