@@ -577,3 +577,24 @@ fn decode_meta(cursor: &mut Cursor<'_>) -> Result<Meta, WireError> {
 fn string_field(sibling: Sibling) -> SmallVec<[Field; 1]> {
     SmallVec::from_buf([Field { name: Bytes::new(), register: Register::of(sibling) }])
 }
+
+/// What only tests do: collections' writes, and a fragment that tells less than it names.
+#[cfg(test)]
+impl Entry {
+    /// A replica sets the field `name`, over all that it holds of it.
+    pub(super) fn put_field(&mut self, name: &[u8], value: &[u8], dot: Dot) {
+        self.remove_field(name, dot);
+        self.push(name, Sibling::new(dot, Base::Stored(Stored::pack(value))));
+    }
+
+    /// A replica removes the field `name`.
+    pub(super) fn remove_field(&mut self, name: &[u8], dot: Dot) {
+        self.witness(dot, Author::Replica);
+        self.fields.retain(|field| field.name[..] != *name);
+    }
+
+    /// The same without its values.
+    pub(super) fn without_values(&self) -> Entry {
+        Entry { fields: SmallVec::new(), ..self.clone() }
+    }
+}

@@ -10,3 +10,8 @@ pub mod plain;
 pub mod record;
 pub mod register;
 pub mod view;
+
+#[cfg(test)]
+mod entry_tests;
+#[cfg(test)]
+mod simulation;
