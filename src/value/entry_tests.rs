@@ -13,8 +13,9 @@ use crate::base::wire::{Put, WireError};
 use crate::version::context::Context;
 use crate::version::laws::broken_law;
 
+use super::apply::{ApplyError, Delta};
 use super::change::{Amount, Change, Expire};
-use super::entry::{ApplyError, Delta, Entry};
+use super::entry::Entry;
 use super::fragment::Fragment;
 use super::number::parse_float;
 use super::packed::{Packed, pack};

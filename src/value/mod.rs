@@ -1,5 +1,6 @@
 //! The lattice: what a key holds, and how two histories of it join (pure).
 
+pub mod apply;
 pub mod change;
 pub mod digest;
 pub mod entry;

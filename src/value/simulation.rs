@@ -13,8 +13,9 @@ use crate::base::hash::HashSeed;
 use crate::base::id::{Actor, Boot, NodeId};
 use crate::base::time::{Dot, Hlc, UnixMs};
 
+use super::apply::Delta;
 use super::change::{Amount, Change, Expire};
-use super::entry::{Delta, Entry};
+use super::entry::Entry;
 use super::fragment::Fragment;
 use super::record::{Record, decode, encode_delta, encode_whole};
 use super::register::Base;
