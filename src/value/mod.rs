@@ -1,5 +1,6 @@
 //! The lattice: what a key holds, and how two histories of it join (pure).
 
+pub mod apply;
 pub mod change;
 pub mod digest;
 pub mod entry;
@@ -10,3 +11,8 @@ pub mod plain;
 pub mod record;
 pub mod register;
 pub mod view;
+
+#[cfg(test)]
+mod entry_tests;
+#[cfg(test)]
+mod simulation;

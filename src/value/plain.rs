@@ -1,7 +1,7 @@
 //! The tiny form: a set string whose context is its own dot.
 //!
 //! Most keys are this: one value, written by one node, nothing concurrent, nothing counted. Then
-//! dot, count, expiry and bytes say all that the full [`Entry`] would:
+//! dot, count, expiry and bytes say all that the full `Entry` would:
 //!
 //! ```text
 //! Plain { dot (h, a), n, expire_at, value }

@@ -38,7 +38,7 @@ use crate::base::wire::{Cursor, Put, WireError};
 pub struct Mark {
     /// The write.
     pub dot: Dot,
-    /// 1 for the author's first write on the key, 2 for its second, …
+    /// 1 for the author's first write on the key, 2 for its second, …; 0 where nobody told.
     pub n: u32,
 }
 
@@ -254,7 +254,7 @@ pub fn decode_n(cursor: &mut Cursor<'_>) -> Result<u32, WireError> {
 }
 
 /// `D([n1,3],[n2,1])` as in Dynamo's figure 3; single dots follow as `+[n1,5]`. A life of a node
-/// is told (`n1.2`) only where two lives of one node meet.
+/// is told (`n1.2`) only where two lives of one node meet; a count that nobody told reads `?`.
 impl fmt::Display for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lives = |actor: Actor| {
@@ -264,10 +264,11 @@ impl fmt::Display for Context {
         let pair = |f: &mut fmt::Formatter<'_>, mark: &Mark| {
             let actor = mark.dot.actor;
             if lives(actor) {
-                write!(f, "[{:?},{}]", actor, mark.n)
+                write!(f, "[{actor:?},")?;
             } else {
-                write!(f, "[{},{}]", actor.node(), mark.n)
+                write!(f, "[{},", actor.node())?;
             }
+            if mark.n > 0 { write!(f, "{}]", mark.n) } else { f.write_str("?]") }
         };
         f.write_str("D(")?;
         for (at, mark) in self.vector.iter().enumerate() {
@@ -409,6 +410,9 @@ mod tests {
         assert_eq!(context.to_string(), "D([n1,3],[n2,1])+[n2,4]");
         context.join(&Context::up_to(Dot::new(Hlc(70), Actor::new(NodeId(1), Boot(1))), 1));
         assert_eq!(context.to_string(), "D([n1.0,3],[n1.1,1],[n2,1])+[n2,4]");
+        let mut untold = Context::new();
+        untold.insert(Dot::new(Hlc(1), sx), 0);
+        assert_eq!(untold.to_string(), "D()+[n1,?]");
         assert_eq!(Context::new().to_string(), "D()");
     }
 }

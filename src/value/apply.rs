@@ -1,0 +1,274 @@
+//! Writing: how a change becomes part of an entry, and what of it travels.
+//!
+//! ```text
+//! Put        removes all that is seen, sets one value and meta under one dot   ─> Whole
+//! Delete     removes all that is seen                                          ─> Whole
+//! Increment  adds to the winning base; on nothing visible, to a new zero base  ─> Fragment
+//! Expire     replaces the meta                                                 ─> Fragment
+//! ```
+//!
+//! Put and Delete are observed-remove: what the writer has not seen survives beside them.
+//! Invariant: a new dot is above every dot the entry knows, and the author's count `n` rises by
+//! one; a fragment tells all that is alive of every dot it names (see [`Fragment`]).
+
+use bytes::Bytes;
+
+use crate::base::limits::SIBLINGS_MAX;
+use crate::base::time::{Dot, Hlc, UnixMs};
+use crate::version::context::Context;
+
+use super::change::{Amount, Change, Expire};
+use super::entry::{Entry, Field, Meta, STRING};
+use super::fragment::Fragment;
+use super::register::{Base, Register, Sibling, Stored};
+use super::view::Kind;
+
+/// What a change made of an entry, as it travels to the other replicas.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "encoded at once, never kept: a box would cost more")]
+pub enum Delta {
+    /// The entry as it is now, whole.
+    Whole,
+    /// A part of it.
+    Fragment(Fragment),
+}
+
+/// Why a change was not applied. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ApplyError {
+    /// The write has not seen the values that are there, and one more would be too many.
+    TooManySiblings,
+}
+
+impl std::fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ApplyError::TooManySiblings => {
+                write!(f, "the key already has {SIBLINGS_MAX} concurrent values")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ApplyError {}
+
+/// Who writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Author {
+    /// A replica of the key: it knows all that its own actor has written there.
+    Replica,
+    /// A stand-in, which may have handed on and forgotten what it wrote before.
+    StandIn,
+}
+
+impl Entry {
+    /// Applies a change that a replica of the key coordinates; `dot` is the new write. Says what
+    /// travels to the other replicas.
+    ///
+    /// # Panics
+    /// If `dot` is not above every write known here: a coordinator's clock rises above
+    /// [`Entry::hlc_max`] first.
+    pub fn apply(
+        &mut self,
+        change: &Change<'_>,
+        dot: Dot,
+        now: UnixMs,
+    ) -> Result<Delta, ApplyError> {
+        Ok(self.write(change, dot, now, Author::Replica))
+    }
+
+    /// The same on a stand-in that is no replica of the key. Its dot stays single, for nobody
+    /// knows what the stand-in wrote and handed on before; what travels says so.
+    ///
+    /// # Panics
+    /// As [`Entry::apply`].
+    pub fn apply_blind(
+        &mut self,
+        change: &Change<'_>,
+        dot: Dot,
+        now: UnixMs,
+    ) -> Result<Delta, ApplyError> {
+        Ok(self.write(change, dot, now, Author::StandIn))
+    }
+
+    /// Sets the string for a client that has seen `seen` of the key and no more (Dynamo §4.4):
+    /// what `seen` knows is removed, the rest stays beside the new value. Travels whole.
+    ///
+    /// `seen` comes from a client and only selects what goes; it is never learned from.
+    ///
+    /// # Panics
+    /// As [`Entry::apply`].
+    pub fn put_seen(
+        &mut self,
+        value: &[u8],
+        expire_at: Option<UnixMs>,
+        seen: &Context,
+        dot: Dot,
+    ) -> Result<Delta, ApplyError> {
+        let kept = self.register(STRING).map_or(0, |register| {
+            register.siblings().iter().filter(|sibling| !seen.contains(sibling.dot)).count()
+        });
+        if kept >= SIBLINGS_MAX {
+            return Err(ApplyError::TooManySiblings);
+        }
+        self.witness(dot, Author::Replica);
+        self.meta.retain(|meta| !seen.contains(meta.dot));
+        for field in &mut self.fields {
+            field.register.retain(|sibling| !seen.contains(sibling.dot));
+        }
+        self.fields.retain(|field| !field.register.is_empty());
+        self.set_meta(Meta { dot, kind: Kind::String, expire_at });
+        self.push(STRING, Sibling::new(dot, Base::Stored(Stored::pack(value))));
+        Ok(Delta::Whole)
+    }
+
+    fn write(&mut self, change: &Change<'_>, dot: Dot, now: UnixMs, author: Author) -> Delta {
+        match change {
+            Change::Put { value, expire } => {
+                let expire_at = match expire {
+                    Expire::Clear => None,
+                    Expire::Keep => self.visible(now).and_then(|(_, expire_at)| expire_at),
+                    Expire::At(at) => Some(*at),
+                };
+                self.witness(dot, author);
+                self.clear();
+                self.set_meta(Meta { dot, kind: Kind::String, expire_at });
+                self.push(STRING, Sibling::new(dot, Base::Stored(Stored::pack(value))));
+                Delta::Whole
+            }
+            Change::Delete => {
+                self.witness(dot, author);
+                self.clear();
+                Delta::Whole
+            }
+            Change::Increment(amount) => self.increment(*amount, dot, now, author),
+            Change::Expire(at) => match self.visible(now) {
+                Some((kind, _)) => self.expire(Meta { dot, kind, expire_at: *at }, author),
+                // Nothing to keep alive: whatever is left over goes.
+                None => self.write(&Change::Delete, dot, now, author),
+            },
+        }
+    }
+
+    /// Counts further on the winning base; on nothing visible, on a new zero base.
+    fn increment(&mut self, amount: Amount, dot: Dot, now: UnixMs, author: Author) -> Delta {
+        let prev = self.witness(dot, author);
+        let visible = self.visible(now).is_some_and(|(kind, _)| kind == Kind::String);
+        let string = self.fields.first_mut().filter(|field| visible && field.name.is_empty());
+        let winner = string.and_then(|field| field.register.winner_mut());
+        let named = if let Some(winner) = winner {
+            winner.add(dot, amount);
+            vec![winner.dot]
+        } else {
+            let removed = self.live_dots();
+            self.clear();
+            self.set_meta(Meta { dot, kind: Kind::String, expire_at: None });
+            let mut zero = Sibling::new(dot, Base::Zero);
+            zero.add(dot, amount);
+            self.push(STRING, zero);
+            removed
+        };
+        Delta::Fragment(self.fragment(dot, prev, named))
+    }
+
+    /// Replaces every meta.
+    fn expire(&mut self, meta: Meta, author: Author) -> Delta {
+        let prev = self.witness(meta.dot, author);
+        let replaced = self.meta.iter().map(|meta| meta.dot).collect();
+        self.meta.clear();
+        self.set_meta(meta);
+        Delta::Fragment(self.fragment(meta.dot, prev, replaced))
+    }
+
+    /// Learns of its own new write; says which was its author's write before it, if that is sure.
+    fn witness(&mut self, dot: Dot, author: Author) -> Option<Hlc> {
+        assert!(dot.hlc > self.context.hlc_max(), "a new dot is above every dot seen on the key");
+        let prev = (author == Author::Replica).then(|| self.context.held(dot.actor));
+        self.context.advance(dot, self.context.n(dot.actor).saturating_add(1), prev);
+        prev
+    }
+
+    /// Removes everything that is alive.
+    fn clear(&mut self) {
+        self.meta.clear();
+        self.fields.clear();
+    }
+
+    fn set_meta(&mut self, meta: Meta) {
+        let at = self.meta.partition_point(|other| other.dot < meta.dot);
+        self.meta.insert(at, meta);
+    }
+
+    fn push(&mut self, name: &[u8], sibling: Sibling) {
+        match self.fields.binary_search_by(|field| field.name[..].cmp(name)) {
+            Ok(at) => self.fields[at].register.push(sibling),
+            Err(at) => {
+                let name = Bytes::copy_from_slice(name);
+                self.fields.insert(at, Field { name, register: Register::of(sibling) });
+            }
+        }
+    }
+
+    /// The part of this entry that the write `dot` made, and all that is alive of the writes
+    /// `named`, which it built on or removed. See [`Fragment`].
+    fn fragment(&self, dot: Dot, prev: Option<Hlc>, mut named: Vec<Dot>) -> Fragment {
+        named.push(dot);
+        let mut part = Entry::new();
+        part.meta.extend(self.meta.iter().filter(|meta| named.contains(&meta.dot)).copied());
+        for field in &self.fields {
+            for sibling in field.register.siblings() {
+                if !named.contains(&sibling.dot) {
+                    continue;
+                }
+                let mut sibling = sibling.clone();
+                // Of what was added: by this write, and by the one that began a zero base.
+                let (base, zero) = (sibling.dot, sibling.base == Base::Zero);
+                sibling
+                    .increments
+                    .retain(|inc| inc.dot() == dot || (zero && inc.actor == base.actor));
+                for inc in &sibling.increments {
+                    part.context.insert(inc.dot(), self.n_at(inc.dot()));
+                }
+                part.push(&field.name, sibling);
+            }
+        }
+        for dot in named {
+            part.context.insert(dot, self.n_at(dot));
+        }
+        Fragment::new(dot, prev, part)
+    }
+
+    /// The count that goes with `dot`; zero when it is no longer known.
+    fn n_at(&self, dot: Dot) -> u32 {
+        let mut known = self.context.vector().iter().chain(self.context.cloud());
+        known.find(|mark| mark.dot == dot).map_or(0, |mark| mark.n)
+    }
+
+    /// Joins a fragment. Fragments may come in any order, and twice.
+    pub fn join_delta(&mut self, fragment: &Fragment) {
+        self.join(fragment.part());
+        // The part knows its own dot as a single one; with `prev` held, the vector takes it in.
+        self.context.advance(fragment.dot(), fragment.n(), fragment.prev());
+    }
+}
+
+/// What only tests do: collections' writes, and a fragment that tells less than it names.
+#[cfg(test)]
+impl Entry {
+    /// A replica sets the field `name`, over all that it holds of it.
+    pub(super) fn put_field(&mut self, name: &[u8], value: &[u8], dot: Dot) {
+        self.remove_field(name, dot);
+        self.push(name, Sibling::new(dot, Base::Stored(Stored::pack(value))));
+    }
+
+    /// A replica removes the field `name`.
+    pub(super) fn remove_field(&mut self, name: &[u8], dot: Dot) {
+        self.witness(dot, Author::Replica);
+        self.fields.retain(|field| field.name[..] != *name);
+    }
+
+    /// The same without its values.
+    pub(super) fn without_values(&self) -> Entry {
+        Entry { fields: Default::default(), ..self.clone() }
+    }
+}

@@ -1,0 +1,458 @@
+//! Invariant 2: after every step a replica's store is the ideal store of what it was told.
+//!
+//! Three replicas and a stand-in write one key at random; messages are lost, doubled and
+//! overtaken, whole states are exchanged, and once a replica loses its unsaved tail and comes
+//! back as a new actor. Beside every replica runs a shadow that only collects facts ("this was
+//! made", "this was removed") and never joins anything. Removing one rule at a time must make
+//! the check fail: else the rule, or the check, would be ceremony.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::base::hash::HashSeed;
+use crate::base::id::{Actor, Boot, NodeId};
+use crate::base::time::{Dot, Hlc, UnixMs};
+
+use super::apply::Delta;
+use super::change::{Amount, Change, Expire};
+use super::entry::Entry;
+use super::fragment::Fragment;
+use super::record::{Record, decode, encode_delta, encode_whole};
+use super::register::Base;
+
+/// A rule that is taken away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mutant {
+    /// All rules hold.
+    None,
+    /// The vector rises over writes that have not arrived.
+    NoPrev,
+    /// A replica that lost its tail goes on under its old name.
+    SameActor,
+    /// A stand-in claims a vector.
+    HintVector,
+    /// An EXPIRE names the write it replaces the meta of, but does not tell its value.
+    BareExpire,
+}
+
+/// Chance from a seed (splitmix64).
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    /// Below `sides`.
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut word = self.0;
+        word = (word ^ word >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ word >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (word ^ word >> 31) % sides
+    }
+
+    fn percent(&mut self, chance: u64) -> bool {
+        self.roll(100) < chance
+    }
+}
+
+/// Something that a write made.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Atom {
+    Meta(Dot),
+    Value(Dot),
+    /// Base, and the write that added to it.
+    Increment(Dot, Dot),
+}
+
+/// What a replica was told.
+#[derive(Clone, Default)]
+struct Facts {
+    made: BTreeSet<Atom>,
+    removed: BTreeSet<Atom>,
+}
+
+impl Facts {
+    fn learn(&mut self, other: &Facts) {
+        self.made.extend(&other.made);
+        self.removed.extend(&other.removed);
+    }
+
+    /// What must be alive: all that was made and not removed; of increments each actor's last.
+    fn ideal(&self) -> BTreeSet<Atom> {
+        let alive = |atom: &&Atom| match **atom {
+            Atom::Increment(base, dot) => {
+                let last = (self.made.range(Atom::Increment(base, dot)..))
+                    .skip(1)
+                    .take_while(|next| matches!(next, Atom::Increment(b, _) if *b == base))
+                    .all(|next| matches!(next, Atom::Increment(_, d) if d.actor != dot.actor));
+                last && self.alive(Atom::Value(base))
+            }
+            atom => self.alive(atom),
+        };
+        self.made.iter().filter(alive).copied().collect()
+    }
+
+    fn alive(&self, atom: Atom) -> bool {
+        self.made.contains(&atom) && !self.removed.contains(&atom)
+    }
+
+    /// Whether a claim to know `atom` is true.
+    fn knows(&self, atom: Atom) -> bool {
+        self.made.contains(&atom)
+            || match atom {
+                Atom::Increment(base, dot) => {
+                    let later = |atom: &Atom| {
+                        matches!(atom, Atom::Increment(b, d)
+                            if *b == base && d.actor == dot.actor && d.hlc >= dot.hlc)
+                    };
+                    self.removed.contains(&Atom::Value(base)) || self.made.iter().any(later)
+                }
+                _ => false,
+            }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Replica {
+    boot: u16,
+    entry: Entry,
+    facts: Facts,
+}
+
+#[derive(Clone)]
+struct Message {
+    to: usize,
+    bytes: Vec<u8>,
+    facts: Facts,
+}
+
+pub(super) struct Simulation {
+    dice: Dice,
+    mutant: Mutant,
+    /// The last of the four is the stand-in.
+    replicas: [Replica; 4],
+    saved: [Replica; 4],
+    /// Outlive a crash: a ceiling is reserved ahead.
+    clocks: [Hlc; 4],
+    crashed: bool,
+    flying: Vec<Message>,
+    now: UnixMs,
+    /// What each write made.
+    made: BTreeMap<Dot, Vec<Atom>>,
+    expiry: BTreeMap<Dot, UnixMs>,
+    /// The number a base was set to; `None` for a word.
+    numbers: BTreeMap<Dot, Option<i64>>,
+    amounts: BTreeMap<Dot, i64>,
+    /// States that were reached, for the laws.
+    pub(super) reached: Vec<Entry>,
+}
+
+impl Simulation {
+    pub(super) fn new(seed: u64, mutant: Mutant) -> Simulation {
+        Simulation {
+            dice: Dice(seed),
+            mutant,
+            replicas: Default::default(),
+            saved: Default::default(),
+            clocks: Default::default(),
+            crashed: false,
+            flying: Vec::new(),
+            now: UnixMs(1),
+            made: BTreeMap::new(),
+            expiry: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            amounts: BTreeMap::new(),
+            reached: Vec::new(),
+        }
+    }
+
+    /// Runs `steps` steps, then lets everything arrive. Says what went wrong.
+    pub(super) fn run(&mut self, steps: usize) -> Result<(), String> {
+        for _ in 0..steps {
+            self.now.0 += self.dice.roll(2);
+            let at = self.dice.roll(3) as usize;
+            match self.dice.roll(100) {
+                0..36 => self.write(at),
+                36..70 => self.deliver(),
+                70..80 => {
+                    let to = (at + 1 + self.dice.roll(2) as usize) % 3;
+                    self.exchange(at, to);
+                }
+                80..86 => self.write(3),
+                86..94 => self.saved[at] = self.replicas[at].clone(),
+                94..96 => self.crash(at),
+                _ => self.reached.push(self.replicas[at].entry.clone()),
+            }
+            self.check()?;
+        }
+        self.settle()?;
+        for message in std::mem::take(&mut self.flying) {
+            self.receive(&message);
+        }
+        self.settle()
+    }
+
+    /// Everybody exchanges with everybody: all must be equal afterwards.
+    fn settle(&mut self) -> Result<(), String> {
+        for _ in 0..2 {
+            for (from, to) in [(0, 1), (1, 2), (2, 0), (0, 1), (1, 2)] {
+                self.exchange(from, to);
+            }
+        }
+        self.check()?;
+        let digests = (0..3).map(|at| self.replicas[at].entry.state_digest(HashSeed(1), 7));
+        let different = digests.collect::<BTreeSet<_>>().len() > 1;
+        let [a, b, c, _] = &self.replicas;
+        if different || a.entry != b.entry || b.entry != c.entry {
+            return Err(format!("not converged: {:#?}", [&a.entry, &b.entry, &c.entry]));
+        }
+        Ok(())
+    }
+
+    fn crash(&mut self, at: usize) {
+        if std::mem::replace(&mut self.crashed, true) {
+            return;
+        }
+        let boot = self.replicas[at].boot + u16::from(self.mutant != Mutant::SameActor);
+        self.replicas[at] = Replica { boot, ..self.saved[at].clone() };
+    }
+
+    fn exchange(&mut self, from: usize, to: usize) {
+        let Replica { entry, facts, .. } = self.replicas[from].clone();
+        self.replicas[to].entry.join(&entry);
+        self.replicas[to].facts.learn(&facts);
+    }
+
+    fn deliver(&mut self) {
+        if self.flying.is_empty() {
+            return;
+        }
+        let at = self.dice.roll(self.flying.len() as u64) as usize;
+        let message = self.flying[at].clone();
+        if self.dice.percent(85) {
+            self.flying.swap_remove(at);
+        }
+        if self.dice.percent(85) {
+            self.receive(&message);
+        }
+    }
+
+    fn receive(&mut self, message: &Message) {
+        let (key, record) = decode(&message.bytes).expect("what was encoded decodes");
+        assert!(key == b"k" && record.verify());
+        let record = match record {
+            Record::Delta(fragment) => Record::Delta(self.bend(&fragment)),
+            record => record,
+        };
+        let replica = &mut self.replicas[message.to];
+        record.join_into(&mut replica.entry);
+        replica.facts.learn(&message.facts);
+    }
+
+    /// A fragment as the mutant takes it.
+    fn bend(&self, fragment: &Fragment) -> Fragment {
+        let (dot, part) = (fragment.dot(), fragment.part());
+        let expires = matches!(self.made[&dot][..], [Atom::Meta(_)]);
+        match self.mutant {
+            Mutant::NoPrev => Fragment::new(dot, Some(Hlc::ZERO), part.clone()),
+            Mutant::BareExpire if expires => {
+                Fragment::new(dot, fragment.prev(), part.without_values())
+            }
+            _ => fragment.clone(),
+        }
+    }
+
+    /// The visible number (`None` inside: a word), as the facts have it.
+    fn shown(&self, facts: &Facts) -> Option<Option<i64>> {
+        let ideal = facts.ideal();
+        let meta = ideal.iter().rev().find_map(|atom| match atom {
+            Atom::Meta(dot) => Some(*dot),
+            _ => None,
+        });
+        if meta.is_some_and(|dot| self.expiry.get(&dot).is_some_and(|at| *at <= self.now)) {
+            return None;
+        }
+        let values = |atom: &Atom| if let Atom::Value(dot) = atom { Some(*dot) } else { None };
+        let bases: Vec<Dot> = ideal.iter().filter_map(values).collect();
+        let added = |base: &Dot| {
+            let mut sum = 0;
+            for (dot, amount) in &self.amounts {
+                let later = |atom: &Atom| {
+                    matches!(atom, Atom::Increment(b, last)
+                        if b == base && last.actor == dot.actor && last.hlc >= dot.hlc)
+                };
+                let bound = self.made[dot].contains(&Atom::Increment(*base, *dot));
+                sum += if bound && ideal.iter().any(later) { *amount } else { 0 };
+            }
+            sum
+        };
+        let is_zero = |base: &&Dot| !self.numbers.contains_key(base);
+        let zeros: i64 = bases.iter().filter(is_zero).map(added).sum();
+        let any_zero = bases.iter().any(|base| is_zero(&base));
+        let winner = bases.last()?;
+        let set = bases.iter().rfind(|base| !is_zero(base));
+        Some(match set.map(|set| (set, self.numbers[set])) {
+            Some((set, Some(number))) => Some(number + added(set) + zeros),
+            Some((set, None)) if set == winner || !any_zero => None,
+            _ => Some(zeros),
+        })
+    }
+
+    fn write(&mut self, at: usize) {
+        if at == 3 {
+            // A stand-in hands on and forgets.
+            self.replicas[3] = Replica::default();
+        }
+        let replica = &self.replicas[at];
+        let clock = self.clocks[at].max(replica.entry.hlc_max()).next(self.now);
+        self.clocks[at] = clock;
+        let dot = Dot::new(clock, Actor::new(NodeId(at as u16), Boot(replica.boot)));
+        let shown = self.shown(&replica.facts);
+        let alive = replica.facts.ideal();
+        let metas = alive.iter().filter(|atom| matches!(atom, Atom::Meta(_)));
+        let (change, removed, made) = match (self.dice.roll(100), shown) {
+            (0..20, _) => {
+                let number = self.dice.percent(80).then(|| self.dice.roll(50) as i64 * 1_000);
+                self.numbers.insert(dot, number);
+                let text = number.map_or("word".to_owned(), |number| number.to_string());
+                let value = Cow::Owned(text.into_bytes());
+                let change = Change::Put { value, expire: self.expire(dot) };
+                (change, alive, vec![Atom::Meta(dot), Atom::Value(dot)])
+            }
+            (20..30, _) if !alive.is_empty() => (Change::Delete, alive, vec![]),
+            (30..50, Some(_)) => {
+                let removed = metas.copied().collect();
+                let expire_at = match self.expire(dot) {
+                    Expire::At(at) => Some(at),
+                    _ => None,
+                };
+                (Change::Expire(expire_at), removed, vec![Atom::Meta(dot)])
+            }
+            (50.., Some(Some(_))) => {
+                let bases = alive.iter().filter_map(|atom| match atom {
+                    Atom::Value(dot) => Some(*dot),
+                    _ => None,
+                });
+                let base = bases.max().expect("what shows has a base");
+                let made = vec![Atom::Increment(base, dot)];
+                (self.increment(dot), BTreeSet::new(), made)
+            }
+            (50.., None) => {
+                let made = vec![Atom::Meta(dot), Atom::Value(dot), Atom::Increment(dot, dot)];
+                (self.increment(dot), alive, made)
+            }
+            _ => return,
+        };
+        self.made.insert(dot, made.clone());
+        self.apply(at, &change, dot, Facts { made: made.into_iter().collect(), removed });
+    }
+
+    fn increment(&mut self, dot: Dot) -> Change<'static> {
+        let amount = self.dice.roll(5) as i64 - 1;
+        self.amounts.insert(dot, amount);
+        Change::Increment(Amount::Int(i128::from(amount)))
+    }
+
+    fn expire(&mut self, dot: Dot) -> Expire {
+        if self.dice.percent(60) {
+            return Expire::Clear;
+        }
+        let at = UnixMs(self.now.0 + 1 + self.dice.roll(30));
+        self.expiry.insert(dot, at);
+        Expire::At(at)
+    }
+
+    fn apply(&mut self, at: usize, change: &Change<'_>, dot: Dot, own: Facts) {
+        let blind = at == 3 && self.mutant != Mutant::HintVector;
+        let Replica { entry, facts, .. } = &mut self.replicas[at];
+        let apply = if blind { Entry::apply_blind } else { Entry::apply };
+        let delta = apply(entry, change, dot, self.now).expect("room for a value");
+        facts.learn(&own);
+        let mut bytes = Vec::new();
+        let told = match delta {
+            Delta::Whole => {
+                encode_whole(&mut bytes, b"k", entry);
+                facts.clone()
+            }
+            Delta::Fragment(fragment) => {
+                encode_delta(&mut bytes, b"k", &fragment);
+                // It tells of every dot it names: what that write made, and what of it is gone.
+                let mut told = own;
+                for mark in fragment.part().context().cloud() {
+                    let atoms = self.made[&mark.dot].iter();
+                    told.removed.extend(atoms.clone().filter(|atom| facts.removed.contains(atom)));
+                    told.made.extend(atoms);
+                }
+                told
+            }
+        };
+        let lost = if at == 3 { 30 } else { 15 };
+        for to in (0..3).filter(|to| *to != at) {
+            if !self.dice.percent(lost) {
+                self.flying.push(Message { to, bytes: bytes.clone(), facts: told.clone() });
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for (at, Replica { entry, facts, .. }) in self.replicas[..3].iter().enumerate() {
+            let (alive, ideal) = (alive(entry), facts.ideal());
+            if alive != ideal {
+                return Err(format!("replica {at} holds {alive:?}, ideal is {ideal:?}"));
+            }
+            for (dot, atoms) in &self.made {
+                let claimed = entry.context().contains(*dot);
+                if claimed && !atoms.iter().all(|atom| facts.knows(*atom)) {
+                    return Err(format!("replica {at} claims to know {dot:?}"));
+                }
+            }
+            let view = entry.view(self.now);
+            let seen = view.map(|view| view.string().expect("a string").into_owned());
+            let shown = self.shown(facts).map(|shown| match shown {
+                Some(number) => number.to_string().into_bytes(),
+                None => b"word".to_vec(),
+            });
+            if seen != shown {
+                return Err(format!("replica {at} shows {seen:?}, not {shown:?}"));
+            }
+            let mut bytes = Vec::new();
+            entry.encode(&mut bytes);
+            if Entry::decode(&bytes).as_ref() != Ok(entry) {
+                return Err(format!("replica {at} does not come back from its bytes"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What lives in `entry`.
+fn alive(entry: &Entry) -> BTreeSet<Atom> {
+    let mut atoms: BTreeSet<_> = entry.meta().iter().map(|meta| Atom::Meta(meta.dot)).collect();
+    for sibling in entry.fields().iter().flat_map(|field| field.register.siblings()) {
+        assert!(sibling.base != Base::Zero || !sibling.increments.is_empty());
+        atoms.insert(Atom::Value(sibling.dot));
+        atoms.extend(sibling.increments.iter().map(|inc| Atom::Increment(sibling.dot, inc.dot())));
+    }
+    atoms
+}
+
+/// The first seed below `seeds` whose run goes wrong, and how.
+fn first_violation(mutant: Mutant, seeds: u64) -> Option<(u64, String)> {
+    (0..seeds).find_map(|seed| {
+        let wrong = Simulation::new(seed, mutant).run(150).err()?;
+        Some((seed, wrong))
+    })
+}
+
+#[test]
+fn the_store_is_the_ideal_store_of_what_is_known() {
+    if let Some((seed, wrong)) = first_violation(Mutant::None, 60) {
+        panic!("seed {seed}: {wrong}");
+    }
+}
+
+#[test]
+fn every_rule_is_needed() {
+    for mutant in [Mutant::NoPrev, Mutant::SameActor, Mutant::HintVector, Mutant::BareExpire] {
+        let found = first_violation(mutant, 400);
+        assert!(found.is_some(), "{mutant:?} went unnoticed");
+    }
+}
