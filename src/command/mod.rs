@@ -2,14 +2,23 @@
 //!
 //! Routing, arity, quorum, ACL category, `COMMAND` and `COMMAND DOCS` all come from the row.
 
+pub mod counter;
 pub mod docs;
+pub mod expiry;
+pub mod fault;
 pub mod flags;
 pub mod glob;
 pub mod help;
 pub mod introspect;
+pub mod key;
 pub mod keyspec;
+pub mod lcs;
+pub mod number;
+pub mod object;
+pub mod range;
 pub mod refusal;
 pub mod rows;
 pub mod scan;
 pub mod spec;
+pub mod string;
 pub mod table;

@@ -1,0 +1,146 @@
+//! A client's errors, as commands answer them.
+//!
+//! Invariant: whoever answers a [`Fault`] has changed nothing. [`answer`] is the one place where
+//! a fault becomes a reply, and it asserts that a failed command wrote and asked for nothing.
+//! The texts are Redis's own: clients match on them.
+
+use crate::base::wire::Put;
+use crate::value::view::WrongType;
+
+use super::spec::Call;
+
+/// Why a keyed command was refused. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault<'a> {
+    /// The key holds another type.
+    WrongType,
+    /// Options that do not read, or do not go together.
+    Syntax,
+    /// An argument or value that is no 64-bit integer in its plainest form.
+    NotInteger,
+    /// An integer that is not a C `int`.
+    NotInt,
+    /// An argument or value that is no number.
+    NotFloat,
+    /// A sum beyond 64 bits.
+    Overflow,
+    /// DECRBY by the one number that has no opposite.
+    DecrementOverflow,
+    /// A sum that is no number any more.
+    NotFinite,
+    /// A moment that does not exist, or (SET and its kin) lies in no future; with the command's name.
+    ExpireTime(&'static str),
+    /// The string would grow beyond `VALUE_SIZE_MAX`.
+    TooLong,
+    /// A negative offset of SETRANGE.
+    Offset,
+    /// RENAME of nothing.
+    NoSuchKey,
+    /// COPY onto itself.
+    SameKey,
+    /// COPY to a database other than the only one.
+    Database,
+    /// Too few or too many arguments; with the command's full name.
+    Arity(&'static str),
+    /// A condition of EXPIRE that Redis does not know.
+    ExpireOption(&'a [u8]),
+    /// EXPIRE NX with another condition.
+    ExpireNx,
+    /// EXPIRE GT with LT.
+    ExpireGtLt,
+    /// LCS of something else than strings.
+    LcsType,
+    /// LCS with both LEN and IDX.
+    LcsOptions,
+    /// LCS of strings whose table would exceed Redis's bound.
+    LcsSize,
+    /// OBJECT FREQ, which only an LFU policy could answer.
+    NoFrequency,
+    /// A subcommand that the container command (first, in capitals) lacks.
+    Subcommand(&'static str, &'a [u8]),
+}
+
+impl From<WrongType> for Fault<'_> {
+    fn from(_: WrongType) -> Self {
+        Fault::WrongType
+    }
+}
+
+impl Fault<'_> {
+    /// The error line: code and text, without the leading `-`.
+    pub fn line(&self) -> Vec<u8> {
+        let text = match *self {
+            Fault::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
+            Fault::Syntax => "ERR syntax error",
+            Fault::NotInteger => "ERR value is not an integer or out of range",
+            Fault::NotInt => {
+                "ERR value is out of range, value must between -2147483648 and 2147483647"
+            }
+            Fault::NotFloat => "ERR value is not a valid float",
+            Fault::Overflow => "ERR increment or decrement would overflow",
+            Fault::DecrementOverflow => "ERR decrement would overflow",
+            Fault::NotFinite => "ERR increment would produce NaN or Infinity",
+            Fault::TooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+            Fault::Offset => "ERR offset is out of range",
+            Fault::NoSuchKey => "ERR no such key",
+            Fault::SameKey => "ERR source and destination objects are the same",
+            Fault::Database => "ERR DB index is out of range",
+            Fault::ExpireNx => {
+                "ERR NX and XX, GT or LT options at the same time are not compatible"
+            }
+            Fault::ExpireGtLt => "ERR GT and LT options at the same time are not compatible",
+            Fault::LcsType => "ERR The specified keys must contain string values",
+            Fault::LcsOptions => {
+                "ERR If you want both the length and indexes, please just use IDX."
+            }
+            Fault::LcsSize => {
+                "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"
+            }
+            Fault::NoFrequency => {
+                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
+                 switching between policies at runtime LRU and LFU data will take some time to adjust."
+            }
+            Fault::ExpireTime(command) => {
+                return joined(&[b"ERR invalid expire time in '", command.as_bytes(), END]);
+            }
+            Fault::Arity(command) => {
+                return joined(&[b"ERR wrong number of arguments for '", command.as_bytes(), END]);
+            }
+            Fault::ExpireOption(option) => return joined(&[b"ERR Unsupported option ", option]),
+            Fault::Subcommand(container, word) => {
+                let word = &word[..word.len().min(SUBCOMMAND_SHOWN_MAX)];
+                let (lead, middle) = (b"ERR unknown subcommand '", b"'. Try ");
+                return joined(&[lead, word, middle, container.as_bytes(), b" HELP."]);
+            }
+        };
+        text.as_bytes().to_vec()
+    }
+}
+
+/// How errors that name a command end.
+const END: &[u8] = b"' command";
+
+/// How much of an unknown subcommand Redis shows.
+const SUBCOMMAND_SHOWN_MAX: usize = 128;
+
+fn joined(pieces: &[&[u8]]) -> Vec<u8> {
+    let mut line = Vec::new();
+    pieces.iter().for_each(|piece| line.put(piece));
+    line
+}
+
+/// Runs the body of a command and answers its fault, if there is one.
+pub fn answer<'a, 'r>(
+    call: &mut Call<'a, 'r>,
+    body: impl FnOnce(&mut Call<'a, 'r>) -> Result<(), Fault<'a>>,
+) {
+    let before = (call.reply.bytes.len(), call.changes.len());
+    if let Err(fault) = body(call) {
+        assert_eq!(
+            before,
+            (call.reply.bytes.len(), call.changes.len()),
+            "a refused command left something"
+        );
+        call.reply.error(fault.line());
+    }
+}
