@@ -10,6 +10,7 @@ use super::flags::{Access, Accesses, Categories, Category, Flags};
 use super::glob;
 use super::help;
 use super::keyspec::{KeySpec, Keyless};
+use super::number::is;
 use super::spec::Spec;
 use super::table;
 
@@ -129,7 +130,7 @@ impl Filter<'_> {
     fn parse<'a>(args: &[&'a [u8]]) -> Option<Filter<'a>> {
         match args {
             [] => Some(Filter::All),
-            [filterby, kind, value] if filterby.eq_ignore_ascii_case(b"filterby") => {
+            [filterby, kind, value] if is(filterby, "filterby") => {
                 match kind.to_ascii_lowercase().as_slice() {
                     b"module" => Some(Filter::Module),
                     b"aclcat" => Some(Filter::Category(Category::named(value))),
@@ -295,7 +296,7 @@ fn accesses_of(key_spec: &KeySpec, args: &[&[u8]]) -> Accesses {
     if !key_spec.accesses.has(Access::VariableFlags) {
         return key_spec.accesses;
     }
-    if args.iter().skip(3).any(|arg| arg.eq_ignore_ascii_case(b"get")) {
+    if args.iter().skip(3).any(|arg| is(arg, "get")) {
         Accesses::of(&[Access::Rw, Access::Access, Access::Update])
     } else {
         Accesses::of(&[Access::Ow, Access::Update])
@@ -306,4 +307,151 @@ fn key_and_accesses(key: &[u8], found: Accesses, reply: &mut Reply) {
     reply.array(2);
     reply.bulk(key);
     accesses(found, reply);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::reply::Protocol;
+
+    fn answer(protocol: Protocol, words: &[&str]) -> String {
+        let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let mut reply = Reply::new(protocol);
+        let spec = table::resolve(&args).expect("a row");
+        run(spec, &args, &mut reply);
+        String::from_utf8(reply.bytes.to_vec()).expect("text")
+    }
+
+    /// The RESP2 reply, line ends as blanks.
+    fn resp2(request: &str) -> String {
+        let words: Vec<_> = request.split(' ').collect();
+        answer(Protocol::Resp2, &words).replace("\r\n", " ").trim_end().to_owned()
+    }
+
+    /// How many replies stand at the front of `lines`, read to their ends; the rest of them.
+    fn skip_reply<'a>(lines: &'a [&'a str]) -> &'a [&'a str] {
+        let (head, mut rest) = lines.split_first().expect("a reply");
+        let (tag, number) = head.split_at(1);
+        let count = match tag {
+            "*" | "~" => number.parse().expect("a count"),
+            "%" => 2 * number.parse::<usize>().expect("a count"),
+            "$" if number != "-1" => {
+                assert_eq!(rest[0].len().to_string(), number);
+                return &rest[1..];
+            }
+            _ => 0,
+        };
+        for _ in 0..count {
+            rest = skip_reply(rest);
+        }
+        rest
+    }
+
+    #[test]
+    fn every_reply_is_one_well_formed_reply() {
+        for protocol in [Protocol::Resp2, Protocol::Resp3] {
+            for request in [
+                "command",
+                "command info",
+                "command docs",
+                "command list",
+                "command help",
+                "command count",
+                "command info get nope config|get",
+                "command docs get nope set",
+            ] {
+                let words: Vec<_> = request.split(' ').collect();
+                let text = answer(protocol, &words);
+                let lines: Vec<_> = text.trim_end_matches("\r\n").split("\r\n").collect();
+                assert!(skip_reply(&lines).is_empty(), "{request}");
+            }
+        }
+    }
+
+    #[test]
+    fn info_is_as_redis_gives_it() {
+        let range = "$12 begin_search *4 $4 type $5 index $4 spec *2 $5 index :1 \
+                     $9 find_keys *4 $4 type $5 range $4 spec *6 $7 lastkey :-1 $7 keystep :1 $5 limit :0";
+        let mget = format!(
+            "*10 $4 mget :-2 *2 +readonly +fast :1 :-1 :1 *3 +@read +@string +@fast \
+             *1 $26 request_policy:multi_shard *1 *6 $5 flags *2 +RO +access {range} *0"
+        );
+        assert_eq!(resp2("command info MGET nope"), format!("*2 {mget} $-1"));
+        assert_eq!(
+            answer(Protocol::Resp3, &["command", "info", "ECHO", "nope"]),
+            "*2\r\n*10\r\n$4\r\necho\r\n:2\r\n~3\r\n+loading\r\n+stale\r\n+fast\r\n\
+             :0\r\n:0\r\n:0\r\n~2\r\n+@fast\r\n+@connection\r\n~0\r\n~0\r\n~0\r\n_\r\n"
+        );
+    }
+
+    #[test]
+    fn docs_are_a_map_of_maps() {
+        assert_eq!(
+            answer(Protocol::Resp3, &["command", "docs", "GET", "nope"]),
+            "%1\r\n$3\r\nget\r\n%5\r\n$7\r\nsummary\r\n$14\r\nReads a string\r\n\
+             $5\r\nsince\r\n$5\r\n1.0.0\r\n$5\r\ngroup\r\n$6\r\nstring\r\n\
+             $10\r\ncomplexity\r\n$4\r\nO(1)\r\n$9\r\narguments\r\n*1\r\n\
+             %4\r\n$4\r\nname\r\n$3\r\nkey\r\n$4\r\ntype\r\n$3\r\nkey\r\n\
+             $12\r\ndisplay_text\r\n$3\r\nkey\r\n$14\r\nkey_spec_index\r\n:0\r\n"
+        );
+        let config = resp2("command docs config");
+        assert!(config.starts_with("*2 $6 config *10 $7 summary "));
+        assert!(config.contains(" $11 subcommands *10 $10 config|get *10 $7 summary "));
+        assert!(resp2("command docs substr").contains(
+            " $9 doc_flags *1 +deprecated $16 deprecated_since $5 2.0.0 $11 replaced_by $10 `GETRANGE` "
+        ));
+    }
+
+    #[test]
+    fn lists_are_filtered() {
+        let all = resp2("command list");
+        let names: Vec<_> = all.split(' ').filter(|word| !word.starts_with(['*', '$'])).collect();
+        assert!(names.contains(&"config|get") && names.len() > table::rows().len());
+        assert_eq!(resp2("command count"), format!(":{}", table::rows().len()));
+        assert_eq!(
+            resp2("command list FILTERBY pattern CONFIG|R*"),
+            "*2 $16 config|resetstat $14 config|rewrite"
+        );
+        assert_eq!(resp2("command list filterby module x"), "*0");
+        assert_eq!(resp2("command list filterby aclcat nope"), "*0");
+        assert!(resp2("command list filterby aclcat DANGEROUS").contains("config|set"));
+        for wrong in ["foo", "filterby foo bar", "filterby aclcat", "filterby aclcat read x"] {
+            assert_eq!(resp2(&format!("command list {wrong}")), "-ERR syntax error");
+        }
+    }
+
+    #[test]
+    fn keys_are_found_in_whole_commands() {
+        for (request, expected) in [
+            ("get a", "*1 $1 a"),
+            ("MSET a 1 b 2", "*2 $1 a $1 b"),
+            ("mset a 1 b", "*2 $1 a $1 b"),
+            ("rename a b", "*2 $1 a $1 b"),
+            ("lcs a b LEN", "*2 $1 a $1 b"),
+            ("Object Encoding a", "*1 $1 a"),
+            ("memory usage a samples 5", "*1 $1 a"),
+            ("kv.explain a", "*1 $1 a"),
+            ("get a b", "-ERR Invalid number of arguments specified for command"),
+            ("mget", "-ERR Invalid number of arguments specified for command"),
+            ("nope a", "-ERR Invalid command specified"),
+            ("object nope a", "-ERR Invalid command specified"),
+            ("ping a", "-ERR The command has no key arguments"),
+            ("config get a", "-ERR The command has no key arguments"),
+        ] {
+            assert_eq!(resp2(&format!("command getkeys {request}")), expected, "{request}");
+        }
+    }
+
+    #[test]
+    fn what_is_done_to_keys_is_told_with_them() {
+        for (request, expected) in [
+            ("rename a b", "*2 *2 $1 a *3 +RW +access +delete *2 $1 b *2 +OW +update"),
+            ("copy a b", "*2 *2 $1 a *2 +RO +access *2 $1 b *2 +OW +update"),
+            ("set a b", "*1 *2 $1 a *2 +OW +update"),
+            ("set a b ex 10 GeT", "*1 *2 $1 a *3 +RW +access +update"),
+            ("mget a b", "*2 *2 $1 a *2 +RO +access *2 $1 b *2 +RO +access"),
+        ] {
+            assert_eq!(resp2(&format!("command getkeysandflags {request}")), expected, "{request}");
+        }
+    }
 }

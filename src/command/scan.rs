@@ -16,6 +16,8 @@ use std::fmt;
 use crate::base::id::VnodeId;
 use crate::value::view::Kind;
 
+use super::number::{is, plain_integer};
+
 /// How many keys a call looks at unless it says otherwise: Redis's default.
 pub const SCAN_COUNT_DEFAULT: usize = 10;
 
@@ -107,11 +109,11 @@ impl<'a> Scan<'a> {
         let mut scan =
             Scan { cursor, pattern: None, count: SCAN_COUNT_DEFAULT, kind: TypeFilter::Any };
         while let [option, value, others @ ..] = rest {
-            if option.eq_ignore_ascii_case(b"count") {
+            if is(option, "count") {
                 scan.count = count(value)?;
-            } else if option.eq_ignore_ascii_case(b"match") {
+            } else if is(option, "match") {
                 scan.pattern = (*value != b"*").then_some(value);
-            } else if option.eq_ignore_ascii_case(b"type") {
+            } else if is(option, "type") {
                 scan.kind = TypeFilter::named(value);
             } else {
                 return Err(ScanError::Syntax);
@@ -122,13 +124,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// COUNT's value, in the one spelling of a number that Redis takes: no plus, no leading zero.
 fn count(arg: &[u8]) -> Result<usize, ScanError> {
-    let text = std::str::from_utf8(arg).map_err(|_| ScanError::NotAnInteger)?;
-    let number: i64 = text.parse().map_err(|_| ScanError::NotAnInteger)?;
-    if itoa::Buffer::new().format(number) != text {
-        return Err(ScanError::NotAnInteger);
-    }
+    let number = plain_integer(arg).ok_or(ScanError::NotAnInteger)?;
     usize::try_from(number).ok().filter(|count| *count > 0).ok_or(ScanError::Syntax)
 }
 

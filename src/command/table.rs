@@ -4,7 +4,6 @@
 //! top, and looked up in an open-addressed table that the compiler has built: a load, a few
 //! arithmetic steps, one or two compares, no allocation and no initialisation.
 
-use super::keyspec::{Keyless, Places};
 use super::refusal::Refusal;
 use super::rows;
 use super::spec::{Run, Spec};
@@ -132,19 +131,33 @@ pub fn resolve(args: &[&[u8]]) -> Result<&'static Spec, Refusal> {
     if even && spec.accepts(args.len()) { Ok(spec) } else { Err(Refusal::Arity(spec)) }
 }
 
-/// The places of the keys of a request that [`resolve`] gave `spec` for.
-pub fn keys_of(spec: &Spec, args: &[&[u8]]) -> Result<Places, Keyless> {
-    spec.keys.places(args.len())
-}
-
 /// The name in lower case with its length on top; `None` if no command is called so.
 const fn fold(name: &[u8]) -> Option<u128> {
     if name.is_empty() || name.len() > NAME_SIZE_MAX {
         return None;
     }
-    let mut bytes = [0; 16];
-    bytes.split_at_mut(name.len()).0.copy_from_slice(name);
-    Some(lower(u128::from_le_bytes(bytes)) | (name.len() as u128) << 120)
+    Some(lower(load(name)) | (name.len() as u128) << 120)
+}
+
+/// Up to 16 bytes as a little-endian word, without a copy of variable length: two loads that
+/// overlap, the second shifted to where its first new byte belongs.
+const fn load(bytes: &[u8]) -> u128 {
+    let end = bytes.len() * 8;
+    if let (Some(head), Some(tail)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        let (head, tail) = (u64::from_le_bytes(*head), u64::from_le_bytes(*tail));
+        head as u128 | (tail as u128) << (end - 64)
+    } else if let (Some(head), Some(tail)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        let (head, tail) = (u32::from_le_bytes(*head), u32::from_le_bytes(*tail));
+        (head as u64 | (tail as u64) << (end - 32)) as u128
+    } else if let [first, .., last] = bytes {
+        let middle = bytes[bytes.len() / 2] as u32;
+        let middle = middle << (bytes.len() / 2 * 8);
+        (*first as u32 | middle | (*last as u32) << (end - 8)) as u128
+    } else if let [only] = bytes {
+        *only as u128
+    } else {
+        0
+    }
 }
 
 /// All sixteen bytes of `word` in ASCII lower case at once. Bit 7 of each byte of `upper` says
@@ -172,8 +185,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::command::docs::{Arg, ArgKind};
+    use crate::command::docs::{Arg, ArgKind, syntax};
     use crate::command::flags::{Access, Flag};
+    use crate::command::keyspec::Keyless;
 
     fn all() -> impl Iterator<Item = &'static Spec> {
         rows().iter().flat_map(|row| std::iter::once(row).chain(row.subcommands))
@@ -301,6 +315,33 @@ mod tests {
         }
     }
 
+    /// The line of docs/commands.md that tells of `row`.
+    fn page_line(row: &Spec) -> String {
+        let name = row.name.replace('|', " ").to_uppercase();
+        let usage = format!("{name} {}", syntax(row.docs.args)).trim_end().replace('|', "\\|");
+        let place = match row.run {
+            Run::Session => "the session",
+            Run::Everywhere => "the whole cluster",
+            Run::Slot(_) => "the coordinator",
+            Run::Each { .. } => "each key's coordinator",
+        };
+        format!("| `{usage}` | {} | {place} |", row.docs.summary)
+    }
+
+    #[test]
+    fn the_page_of_commands_tells_of_every_row() {
+        let page = include_str!("../../docs/commands.md");
+        let told: BTreeSet<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+        let runnable = |row: &&Spec| row.subcommands.is_empty() || row.accepts(1);
+        let rows: BTreeSet<String> = all().filter(runnable).map(page_line).collect();
+        let missing: Vec<_> = rows.iter().filter(|line| !told.contains(line.as_str())).collect();
+        let stale: Vec<_> = told.iter().filter(|line| !rows.contains(**line)).collect();
+        assert!(
+            missing.is_empty() && stale.is_empty(),
+            "docs/commands.md lacks {missing:#?} and should not have {stale:#?}"
+        );
+    }
+
     #[test]
     fn requests_are_resolved_or_refused() {
         let name = |words: &[&str]| resolve(&request(words)).map(|spec| spec.name);
@@ -320,7 +361,7 @@ mod tests {
     fn conditions_make_a_set_look_back() {
         let blind = |words: &[&str]| {
             let args = request(words);
-            resolve(&args).ok().expect("a command").is_blind(&args)
+            resolve(&args).expect("a command").is_blind(&args)
         };
         assert!(blind(&["set", "k", "v"]) && blind(&["set", "k", "v", "EX", "10"]));
         assert!(

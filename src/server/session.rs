@@ -247,6 +247,8 @@ impl Session {
             }
             let rest = &input[consumed..];
             match scanner.scan(rest, &limits) {
+                // A blank line or an empty array: nothing is asked, nothing answered.
+                Ok(Some(length)) if scanner.arguments().is_empty() => consumed += length,
                 Ok(Some(length)) => {
                     let mut args: SmallVec<[&[u8]; 8]> = SmallVec::new();
                     scanner.arguments().fill(rest, &mut args);

@@ -42,14 +42,12 @@ const KILLED_TYPES: &[Arg] = &[
 ];
 
 const KILL_FILTERS: &[Arg] = &[
-    Arg::integer("client-id").token("ID").since("2.8.12").optional(),
-    Arg::oneof("client-type", KILLED_TYPES).token("TYPE").since("2.8.12").optional(),
-    Arg::string("username").token("USER").optional(),
-    Arg::string("ip:port").token("ADDR").optional(),
-    Arg::string("ip:port").token("LADDR").since("6.2.0").optional(),
-    Arg::oneof("skipme", &[Arg::word("yes", "YES"), Arg::word("no", "NO")])
-        .token("SKIPME")
-        .optional(),
+    Arg::integer("client-id").token("ID").since("2.8.12"),
+    Arg::oneof("client-type", KILLED_TYPES).token("TYPE").since("2.8.12"),
+    Arg::string("username").token("USER"),
+    Arg::string("ip:port").token("ADDR"),
+    Arg::string("ip:port").token("LADDR").since("6.2.0"),
+    Arg::oneof("skipme", &[Arg::word("yes", "YES"), Arg::word("no", "NO")]).token("SKIPME"),
 ];
 
 const CLIENT: &[Spec] = &[

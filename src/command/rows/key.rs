@@ -1,11 +1,13 @@
 //! The rows of keys, whatever they hold: deletion, expiry, renaming, iteration.
 
 use crate::command::docs::{Arg, Group};
+use crate::command::expiry;
 use crate::command::flags::{Access, Category, Flag};
+use crate::command::key;
 use crate::command::keyspec::KeySpec;
+use crate::command::object;
 use crate::command::spec::{Keyed, Merge, Run, Spec};
 
-use super::pending::{expiry, key};
 use super::{BY_SUBCOMMAND, CONSTANT, KEY, KEYS, PER_KEY};
 
 use Access::{Access as Shown, Delete, Insert, Ow, Rm, Ro, Rw, Update};
@@ -40,8 +42,13 @@ const fn asking(name: &'static str, run: Keyed, specs: &'static [KeySpec]) -> Sp
 }
 
 /// A subcommand of OBJECT that reads one key's state.
-const fn object(name: &'static str, since: &'static str, summary: &'static str) -> Spec {
-    row(name, 3, &[Readonly], Run::Slot(key::object))
+const fn inspecting(
+    name: &'static str,
+    since: &'static str,
+    run: Keyed,
+    summary: &'static str,
+) -> Spec {
+    row(name, 3, &[Readonly], Run::Slot(run))
         .keys(SECOND)
         .tips(&["nondeterministic_output"])
         .docs(Group::Generic, since, CONSTANT, summary)
@@ -75,19 +82,19 @@ const DANGEROUS: &[Category] = &[Category::Keyspace, Category::Dangerous];
 
 /// The rows.
 pub const ROWS: &[Spec] = &[
-    counted("del", &[Write], key::del, REMOVED)
+    counted("del", &[Write], key::del_part, REMOVED)
         .docs(Group::Generic, "1.0.0", PER_KEY, "Deletes keys")
         .args(&[KEYS]),
-    counted("unlink", &[Write, Fast], key::unlink, REMOVED)
+    counted("unlink", &[Write, Fast], key::del_part, REMOVED)
         .docs(Group::Generic, "4.0.0", PER_KEY, "Deletes keys; the same as DEL here")
         .args(&[KEYS]),
-    counted("exists", &[Readonly, Fast], key::exists, NAMED)
+    counted("exists", &[Readonly, Fast], key::exists_part, NAMED)
         .docs(Group::Generic, "1.0.0", PER_KEY, "Counts which of the keys exist")
         .args(&[KEYS]),
-    counted("touch", &[Readonly, Fast], key::touch, NAMED)
+    counted("touch", &[Readonly, Fast], key::exists_part, NAMED)
         .docs(Group::Generic, "3.2.1", PER_KEY, "Marks keys as used and counts those that exist")
         .args(&[KEYS]),
-    asking("type", key::r#type, ONE).docs(
+    asking("type", key::type_of, ONE).docs(
         Group::Generic,
         "1.0.0",
         CONSTANT,
@@ -227,16 +234,36 @@ pub const ROWS: &[Spec] = &[
     Spec::new("object", -2, Run::Session)
         .docs(Group::Generic, "2.2.3", BY_SUBCOMMAND, "Looks at how a key is kept")
         .subcommands(&[
-            object("object|encoding", "2.2.3", "Names the form in which a value is stored"),
-            object("object|freq", "4.0.0", "Answers how often a key is used"),
+            inspecting(
+                "object|encoding",
+                "2.2.3",
+                object::object_encoding,
+                "Names the form in which Redis would keep the value",
+            ),
+            inspecting(
+                "object|freq",
+                "4.0.0",
+                object::object_freq,
+                "Answers an error: there is no LFU policy",
+            ),
             row("object|help", 2, &[Loading, Stale], Run::Session).docs(
                 Group::Generic,
                 "6.2.0",
                 CONSTANT,
                 "Lists these subcommands",
             ),
-            object("object|idletime", "2.2.3", "Answers for how many seconds a key was not used"),
-            object("object|refcount", "2.2.3", "Counts the references to a value"),
+            inspecting(
+                "object|idletime",
+                "2.2.3",
+                object::object_idletime,
+                "Answers 0 if the key exists: the moment of its last use is not kept",
+            ),
+            inspecting(
+                "object|refcount",
+                "2.2.3",
+                object::object_refcount,
+                "Answers 1 if the key exists: values are not shared",
+            ),
         ]),
     Spec::new("memory", -2, Run::Session)
         .docs(Group::Server, "4.0.0", BY_SUBCOMMAND, "Looks at memory")
@@ -247,7 +274,7 @@ pub const ROWS: &[Spec] = &[
                 CONSTANT,
                 "Lists these subcommands",
             ),
-            Spec::new("memory|usage", -3, Run::Slot(key::memory))
+            Spec::new("memory|usage", -3, Run::Slot(object::memory_usage))
                 .flags(&[Readonly], &[])
                 .keys(SECOND)
                 .docs(

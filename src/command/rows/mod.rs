@@ -10,8 +10,6 @@ pub mod kvorum;
 pub mod server;
 pub mod string;
 
-mod pending;
-
 use super::docs::Arg;
 
 /// `key`, found by the first key spec.

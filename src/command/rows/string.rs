@@ -1,11 +1,14 @@
 //! The rows of strings and counters.
 
+use crate::command::counter;
 use crate::command::docs::{Arg, Group};
 use crate::command::flags::{Access, Category, Flag};
 use crate::command::keyspec::KeySpec;
+use crate::command::lcs;
+use crate::command::range;
 use crate::command::spec::{Merge, Run, Spec};
+use crate::command::string;
 
-use super::pending::{counter, string};
 use super::{CONSTANT, KEY, KEYS, PER_KEY, PER_LENGTH, VALUE};
 
 use Access::{Access as Shown, Delete, Insert, Ow, Ro, Rw, Update, VariableFlags};
@@ -100,7 +103,7 @@ pub const ROWS: &[Spec] = &[
         "mget",
         -2,
         &[Readonly, Fast],
-        Run::Each { stride: 1, merge: Merge::Array, part: string::mget },
+        Run::Each { stride: 1, merge: Merge::Array, part: string::mget_part },
     )
     .keys(&[KeySpec::from(1, 1, &[Ro, Shown])])
     .tips(&["request_policy:multi_shard"])
@@ -110,7 +113,7 @@ pub const ROWS: &[Spec] = &[
         "mset",
         -3,
         &[Write, Denyoom, Blind],
-        Run::Each { stride: 2, merge: Merge::Ok, part: string::mset },
+        Run::Each { stride: 2, merge: Merge::Ok, part: string::mset_part },
     )
     .keys(&[KeySpec::from(1, 2, &[Ow, Update])])
     .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"])
@@ -125,24 +128,24 @@ pub const ROWS: &[Spec] = &[
             "Writes several strings of one slot at once, unless any of the keys exists",
         )
         .args(PAIRS),
-    row("append", 3, &[Write, Denyoom, Fast], Run::Slot(string::append))
+    row("append", 3, &[Write, Denyoom, Fast], Run::Slot(range::append))
         .keys(&[KeySpec::at(1, &[Rw, Insert])])
         .docs(Group::String, "2.0.0", PER_LENGTH, "Adds to the end of a string")
         .args(&[KEY, VALUE]),
-    row("strlen", 2, &[Readonly, Fast], Run::Slot(string::strlen))
+    row("strlen", 2, &[Readonly, Fast], Run::Slot(range::strlen))
         .keys(&[KeySpec::at(1, &[Ro])])
         .docs(Group::String, "2.2.0", CONSTANT, "Answers a string's length in bytes")
         .args(&[KEY]),
-    row("getrange", 4, &[Readonly], Run::Slot(string::getrange))
+    row("getrange", 4, &[Readonly], Run::Slot(range::getrange))
         .keys(READ)
         .docs(Group::String, "2.4.0", PER_LENGTH, "Reads a part of a string")
         .args(SPAN),
-    row("substr", 4, &[Readonly], Run::Slot(string::getrange))
+    row("substr", 4, &[Readonly], Run::Slot(range::getrange))
         .keys(READ)
         .docs(Group::String, "1.0.0", PER_LENGTH, "Reads a part of a string")
         .deprecated("2.0.0", "`GETRANGE`")
         .args(SPAN),
-    row("setrange", 4, &[Write, Denyoom], Run::Slot(string::setrange))
+    row("setrange", 4, &[Write, Denyoom], Run::Slot(range::setrange))
         .keys(&[KeySpec::at(1, &[Rw, Update])])
         .docs(Group::String, "2.2.0", PER_LENGTH, "Overwrites a part of a string")
         .args(&[KEY, Arg::integer("offset"), VALUE]),
@@ -166,7 +169,7 @@ pub const ROWS: &[Spec] = &[
         .keys(CHANGE)
         .docs(Group::String, "2.6.0", CONSTANT, "Adds a number with a fraction to a counter")
         .args(&[KEY, Arg::double("increment")]),
-    row("lcs", -3, &[Readonly], Run::Slot(string::lcs))
+    row("lcs", -3, &[Readonly], Run::Slot(lcs::lcs))
         .keys(&[KeySpec::at(1, &[Ro, Shown]).count(2)])
         .docs(
             Group::String,
