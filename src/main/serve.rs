@@ -1,14 +1,17 @@
 //! One node, from its settings to its end.
 
-use std::io::{IsTerminal, Read};
+use std::io::{self, IsTerminal, Read};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use kvorum::config::settings::{LogFormat, Settings};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use kvorum::node::{self, Node};
+use kvorum::ring::topology::Topology;
+use kvorum::server::{self, Server};
+use kvorum::storage::life::Life;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing_subscriber::EnvFilter;
 
 /// Set to 1 for a node that shall also stop when its standard input ends: a child whose parent
@@ -54,33 +57,63 @@ fn colours() -> bool {
     asked || std::io::stderr().is_terminal() && !refused
 }
 
-/// Until the node's shell is wired in here, clients get `+PONG` for whatever they say.
-async fn serve(settings: &Settings) -> std::io::Result<()> {
-    let address = SocketAddr::new(settings.bind, settings.port);
-    let clients = TcpListener::bind(address).await?;
-    tracing::info!("{} of cluster {} serves {address}", settings.node, settings.cluster);
-    let stop = told_to_stop();
-    tokio::pin!(stop);
-    loop {
-        tokio::select! {
-            why = &mut stop => {
-                tracing::info!("stops: {}", why?);
-                return Ok(());
-            }
-            client = clients.accept() => {
-                let (stream, _) = client?;
-                tokio::spawn(answer(stream));
-            }
-        }
-    }
+/// Starts the node, opens the door, and closes both when told to.
+async fn serve(settings: &Settings) -> io::Result<()> {
+    let topology = Topology::from_members(
+        &settings.cluster,
+        settings.members.clone(),
+        settings.vnodes,
+        settings.contract,
+    )
+    .map_err(io::Error::other)?;
+    let clients = TcpListener::bind(SocketAddr::new(settings.bind, settings.port)).await?;
+    let peers = TcpListener::bind(SocketAddr::new(settings.bind, settings.peer_port)).await?;
+    let life = Life::begin(&settings.data_dir)?;
+    let secret = settings.secret.as_ref().map_or("", |secret| secret.reveal());
+    let options = node::Options {
+        node: settings.node,
+        boot: life.boot(),
+        // Values live in memory: whatever an earlier life held is gone.
+        forgot: life.is_resumed(),
+        topology,
+        secret: secret.as_bytes().to_vec(),
+        request_timeout_ms: u32::try_from(settings.request_timeout.as_millis()).unwrap_or(u32::MAX),
+    };
+    let node = Node::new(options, Box::new(life));
+    node.start(peers).await?;
+    let server = Server::new(node.clone(), door(settings));
+    let (stop, stopping) = watch::channel(false);
+    let serving = tokio::spawn(server.serve(clients, stopping));
+    let contract = node.topology().contract();
+    tracing::info!(
+        "{} of cluster {} serves clients on {}:{} ({contract})",
+        settings.node,
+        settings.cluster,
+        settings.bind,
+        settings.port,
+    );
+    let why = told_to_stop().await?;
+    tracing::info!("stops: {why}");
+    stop.send_replace(true);
+    let _ = serving.await;
+    node.shutdown().await;
+    Ok(())
 }
 
-async fn answer(mut stream: TcpStream) {
-    let mut request = [0; 512];
-    while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
-        if stream.write_all(b"+PONG\r\n").await.is_err() {
-            return;
-        }
+fn door(settings: &Settings) -> server::Options {
+    server::Options {
+        port: settings.port,
+        bind: settings.bind.to_string(),
+        data_dir: settings.data_dir.display().to_string(),
+        changeable: server::Changeable {
+            requirepass: settings.requirepass.as_ref().map(|word| word.reveal().to_owned()),
+            maxclients: settings.maxclients,
+            timeout_s: settings.timeout.map_or(0, |timeout| timeout.as_secs()),
+            tcp_keepalive_s: settings.tcp_keepalive.map_or(0, |every| every.as_secs()),
+            proto_max_bulk_len: settings.proto_max_bulk_len,
+            client_query_buffer_limit: settings.client_query_buffer_limit,
+            client_output_buffer_limit: settings.client_output_buffer_limit.unwrap_or(0),
+        },
     }
 }
 

@@ -124,9 +124,8 @@ impl Node {
             vnodes.push(VnodeId(vnode));
         }
         let me = self.routes.me();
-        let known = |vnode: &VnodeId| {
-            vnode.0 < self.routes.vnodes() && self.routes.holds(*vnode, me)
-        };
+        let known =
+            |vnode: &VnodeId| vnode.0 < self.routes.vnodes() && self.routes.holds(*vnode, me);
         if !vnodes.iter().all(known) || self.routes.reach(me) != Reach::Up {
             return refuse(out, "TRYAGAIN the vnodes' owner is changing, nothing was done");
         }
@@ -253,8 +252,7 @@ impl Node {
             return DONE;
         }
         let rule = Rule::Merge(Merge::Ok);
-        let whole =
-            Gathering::new(rule, request.protocol, true, waiting.len(), origin());
+        let whole = Gathering::new(rule, request.protocol, true, waiting.len(), origin());
         let whole = Arc::new(whole);
         for (index, (vnode, records)) in waiting.into_iter().enumerate() {
             batch.records = records;
@@ -353,9 +351,8 @@ impl Node {
 /// FLUSHALL and FLUSHDB take SYNC or ASYNC, and nothing else.
 fn check(request: &Request<'_>, out: &mut Reply) -> Option<Outcome> {
     let flushes = matches!(request.spec.name, "flushall" | "flushdb");
-    let word = |arg: &&[u8]| {
-        arg.eq_ignore_ascii_case(b"sync") || arg.eq_ignore_ascii_case(b"async")
-    };
+    let word =
+        |arg: &&[u8]| arg.eq_ignore_ascii_case(b"sync") || arg.eq_ignore_ascii_case(b"async");
     let wrong = flushes && (request.args.len() > 2 || !request.args[1..].iter().all(word));
     wrong.then(|| {
         out.error("ERR syntax error");

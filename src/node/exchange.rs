@@ -152,9 +152,8 @@ impl Node {
         let recovering = self.recovery.lock().is_recovering(vnode);
         let scope = if recovering { Scope::Whole } else { Scope::Differing };
         let mut effects = Vec::new();
-        let exchange = self
-            .keyspace
-            .tree(vnode, |tree| Exchange::start(number, scope, tree, &mut effects));
+        let exchange =
+            self.keyspace.tree(vnode, |tree| Exchange::start(number, scope, tree, &mut effects));
         let counting = self.routes.reach(peer) == Reach::Up;
         (Active { vnode, exchange, counting, moved: Instant::now() }, effects)
     }

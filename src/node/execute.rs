@@ -9,8 +9,8 @@ use std::sync::Arc;
 use smallvec::{SmallVec, smallvec};
 
 use crate::base::id::VnodeId;
-use crate::command::spec::{Call, Keyed, Merge, Run, Spec};
 use crate::command::flags::Flag;
+use crate::command::spec::{Call, Keyed, Merge, Run, Spec};
 use crate::coordinator::contract::{Effective, Override};
 use crate::coordinator::route::{Reach, admit};
 use crate::coordinator::tally::Tally;
@@ -110,9 +110,7 @@ impl Node {
         match request.spec.run {
             Run::Slot(run) => match self.one_vnode(request) {
                 Some(vnode) => self.execute_at(batch, request, vnode, run, 0, out, origin),
-                None => {
-                    refuse(out, "CROSSSLOT Keys in request don't hash to the same slot")
-                }
+                None => refuse(out, "CROSSSLOT Keys in request don't hash to the same slot"),
             },
             Run::Each { stride, merge, part } => {
                 self.execute_each(batch, request, stride, merge, part, out, origin)

@@ -40,8 +40,7 @@ impl Node {
             if looked >= BLOCKS_MAX {
                 return vnode.0;
             }
-            let coordinates =
-                self.routes.standing(vnode).coordinator == Some(self.routes.me());
+            let coordinates = self.routes.standing(vnode).coordinator == Some(self.routes.me());
             if coordinates && self.keyspace.expiry_due(vnode, batch.now) {
                 looked += self.keyspace.counts(vnode).held;
                 self.collect_expired(batch, vnode);

@@ -160,8 +160,7 @@ mod tests {
     use super::*;
 
     fn whole(rule: Rule, writes: bool, parts: &[(FwdStatus, &[u8])]) -> String {
-        let gathering =
-            Gathering::new(rule, Protocol::Resp2, writes, parts.len(), Origin::Nobody);
+        let gathering = Gathering::new(rule, Protocol::Resp2, writes, parts.len(), Origin::Nobody);
         let mut last = None;
         // Backwards: parts come in any order.
         for (index, (status, bytes)) in parts.iter().enumerate().rev() {
@@ -177,9 +176,16 @@ mod tests {
         let sum = Rule::Merge(Merge::Sum);
         assert_eq!(whole(sum, true, &[ok(b":1\r\n"), ok(b":41\r\n")]), ":42\r\n");
         let array = Rule::Merge(Merge::Array);
-        assert_eq!(whole(array, false, &[ok(b"$1\r\na\r\n"), ok(b"$-1\r\n")]), "*2\r\n$1\r\na\r\n$-1\r\n");
         assert_eq!(
-            whole(Rule::Concat, false, &[ok(b"*1\r\n$1\r\na\r\n"), ok(b"*0\r\n"), ok(b"*1\r\n$1\r\nb\r\n")]),
+            whole(array, false, &[ok(b"$1\r\na\r\n"), ok(b"$-1\r\n")]),
+            "*2\r\n$1\r\na\r\n$-1\r\n"
+        );
+        assert_eq!(
+            whole(
+                Rule::Concat,
+                false,
+                &[ok(b"*1\r\n$1\r\na\r\n"), ok(b"*0\r\n"), ok(b"*1\r\n$1\r\nb\r\n")]
+            ),
             "*2\r\n$1\r\na\r\n$1\r\nb\r\n"
         );
         assert_eq!(whole(Rule::Any, false, &[ok(b"$-1\r\n"), ok(b"$1\r\nk\r\n")]), "$1\r\nk\r\n");

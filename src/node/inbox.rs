@@ -24,9 +24,7 @@ use crate::resp::scanner::{Limits, Scanner};
 use crate::value::record;
 
 use super::batch::{Batch, Origin, PeerIndex};
-use super::execute::{
-    FWD_ASKED_R, FWD_ASKED_W, FWD_PART, FWD_VNODES, Outcome, Request, refuse,
-};
+use super::execute::{FWD_ASKED_R, FWD_ASKED_W, FWD_PART, FWD_VNODES, Outcome, Request, refuse};
 use super::{Node, Reader};
 
 /// The node's side of its links.
@@ -47,9 +45,10 @@ impl Inbox for NodeInbox {
     /// has forgotten it, and whatever else it knew.
     fn greeting(&self, to: NodeId) -> Vec<u8> {
         let mut greeting = Vec::new();
-        let seen = self.0.routes.index(to).map_or(0, |peer| {
-            self.0.peers[usize::from(peer)].boot_seen.load(Ordering::Acquire)
-        });
+        let seen =
+            self.0.routes.index(to).map_or(0, |peer| {
+                self.0.peers[usize::from(peer)].boot_seen.load(Ordering::Acquire)
+            });
         greeting.put_u32(seen);
         greeting
     }
@@ -69,11 +68,8 @@ impl Inbox for NodeInbox {
             node.forgot(seen).map_err(|error| error.to_string())?;
         }
         at.boot_seen.fetch_max(u32::from(boot.0), Ordering::AcqRel);
-        *at.reader.lock() = Some(Reader {
-            batch: node.batch(),
-            scanner: Scanner::new(),
-            reply: Reply::default(),
-        });
+        *at.reader.lock() =
+            Some(Reader { batch: node.batch(), scanner: Scanner::new(), reply: Reply::default() });
         *at.outbox.write() = Some(link.clone());
         // Until it says that it counts, it takes writes only.
         node.routes.set_reach(index, Reach::Recovering);
@@ -179,8 +175,7 @@ impl Node {
             Message::PutAck { id, ok } => self.put_answered(batch, peer, id, ok),
             Message::Tree { vnode, body, .. } => self.tree_message(peer, vnode, body),
             Message::Status { body } => {
-                let reach =
-                    if body.first() == Some(&0) { Reach::Up } else { Reach::Recovering };
+                let reach = if body.first() == Some(&0) { Reach::Up } else { Reach::Recovering };
                 self.routes.set_reach(peer, reach);
                 self.peers[usize::from(peer)].met.store(true, Ordering::Release);
                 if reach == Reach::Up {

@@ -12,8 +12,8 @@
 //! nothing here awaits while it handles a batch.
 
 pub mod batch;
-pub mod execute;
 pub mod everywhere;
+pub mod execute;
 pub mod explain;
 pub mod replies;
 
@@ -48,6 +48,7 @@ use crate::resp::reply::Reply;
 use crate::resp::scanner::Scanner;
 use crate::ring::topology::Topology;
 use crate::storage::keyspace::Keyspace;
+use crate::storage::life::Life;
 
 use batch::{Batch, Origin, PeerIndex};
 use execute::{Request, Submitted};
@@ -137,6 +138,12 @@ pub trait BootNote: std::fmt::Debug + Send + Sync + 'static {
     fn note(&self, boot: Boot) -> std::io::Result<()>;
 }
 
+impl BootNote for Life {
+    fn note(&self, boot: Boot) -> std::io::Result<()> {
+        self.write(boot)
+    }
+}
+
 /// The wall clock.
 pub fn now() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -191,8 +198,7 @@ impl Node {
     /// The system gives no randomness. Nothing was started.
     pub async fn start(self: &Arc<Node>, peer_listener: TcpListener) -> std::io::Result<()> {
         let members = self.topology.members().iter();
-        let addresses =
-            members.map(|m| (m.node, format!("{}:{}", m.host, m.peer_port))).collect();
+        let addresses = members.map(|m| (m.node, format!("{}:{}", m.host, m.peer_port))).collect();
         let options = peer::options::Options::new(
             self.options.node,
             self.options.boot,
@@ -262,8 +268,7 @@ impl Node {
         out: &mut Reply,
         replies: &Arc<Replies>,
     ) -> Submitted {
-        let place =
-            || Origin::Session { replies: replies.clone(), place: replies.reserve() };
+        let place = || Origin::Session { replies: replies.clone(), place: replies.reserve() };
         self.execute(batch, request, out, place).into()
     }
 

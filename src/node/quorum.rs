@@ -326,12 +326,7 @@ impl Node {
         }
     }
 
-    fn run_operation(
-        &self,
-        batch: &mut Batch,
-        ticket: Ticket,
-        operation: &mut Operation,
-    ) -> Ran {
+    fn run_operation(&self, batch: &mut Batch, ticket: Ticket, operation: &mut Operation) -> Ran {
         let (vnode, run) = (operation.vnode, operation.run);
         let mut out = Reply::new(operation.protocol);
         let now = batch.now;
@@ -498,10 +493,11 @@ impl Node {
     /// Gives up operations that have waited too long, and forgets questions nobody waits for.
     pub(super) fn expire_operations(&self, batch: &mut Batch) {
         let now = batch.now;
-        let late: Vec<Ticket> =
-            self.operations.operations.lock().tickets(|op| {
-                op.try_lock().is_some_and(|operation| operation.deadline <= now)
-            });
+        let late: Vec<Ticket> = self
+            .operations
+            .operations
+            .lock()
+            .tickets(|op| op.try_lock().is_some_and(|operation| operation.deadline <= now));
         for ticket in late {
             self.tell_by_ticket(batch, ticket, Event::Deadline);
         }

@@ -52,9 +52,8 @@ impl Routes {
         let mut members: Vec<NodeId> =
             topology.members().iter().map(|member| member.node).collect();
         members.sort_unstable();
-        let index = |node: NodeId| {
-            members.binary_search(&node).expect("replicas are members") as PeerIndex
-        };
+        let index =
+            |node: NodeId| members.binary_search(&node).expect("replicas are members") as PeerIndex;
         let vnodes = topology.vnodes();
         let replicas = (0..vnodes)
             .map(|v| topology.replicas(VnodeId(v)).iter().map(|&node| index(node)).collect())

@@ -2,9 +2,8 @@
 
 use crate::base::limits::KEY_SIZE_MAX;
 use crate::command::flags::Flag;
-use crate::command::introspect;
 use crate::command::help;
-use crate::command::object;
+use crate::command::introspect;
 use crate::command::spec::{Run, Spec};
 use crate::command::table::resolve;
 use crate::coordinator::contract::Override;
@@ -121,18 +120,15 @@ impl Session {
 fn touches(session: &Session, args: &[&[u8]]) -> bool {
     let Ok(spec) = resolve(args) else { return false };
     match spec.keys_of(args) {
-        Ok(places) => places
-            .into_iter()
-            .any(|place| session.ordered.contains(&slot_of(args[place]).0)),
+        Ok(places) => {
+            places.into_iter().any(|place| session.ordered.contains(&slot_of(args[place]).0))
+        }
         // KV.QUORUM as a prefix, FLUSHALL and the like: after everything before.
         Err(_) => !matches!(spec.run, Run::Session) || spec.name == "kv.quorum",
     }
 }
 
 fn help_of(family: &str, out: &mut Reply) {
-    if family == "object" {
-        return object::write_help(out);
-    }
     if let Some(container) = crate::command::table::lookup(family.as_bytes()) {
         help::write(container, out);
     }

@@ -5,7 +5,6 @@ use crate::resp::reply::Reply;
 
 use super::Server;
 
-
 /// Runs one of this file's commands.
 pub(super) fn run(server: &Server, spec: &Spec, args: &[&[u8]], out: &mut Reply) {
     let _ = (server, args);

@@ -98,7 +98,7 @@ impl Server {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = session::stopped(&mut stop) => break,
             };
             match accepted {
                 Ok((stream, peer)) => {
@@ -124,8 +124,7 @@ impl Server {
         let every = self.changeable().tcp_keepalive_s;
         if every > 0 {
             let every = Duration::from_secs(every);
-            let keepalive =
-                socket2::TcpKeepalive::new().with_time(every).with_interval(every / 3);
+            let keepalive = socket2::TcpKeepalive::new().with_time(every).with_interval(every / 3);
             socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)?;
         }
         Ok(())

@@ -120,6 +120,11 @@ pub(super) async fn run(
     server.clients.leave(client.id);
 }
 
+/// Waits until the node stops; a node that is gone has stopped.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 impl Session {
     fn new(server: &Server, client: Arc<Client>) -> Session {
         let changeable = server.changeable();
@@ -168,7 +173,7 @@ impl Session {
                     biased;
                     read = stream.read_buf(&mut input), if !stalled => Some(read?),
                     () = replies.ready(), if self.pending > 0 => None,
-                    _ = stop.wait_for(|stop| *stop) => {
+                    () = stopped(&mut stop) => {
                         return self.finish(stream, &mut out).await;
                     }
                     () = tokio::time::sleep(idle.unwrap_or_default()), if idle.is_some() => {
@@ -253,6 +258,7 @@ impl Session {
                     let mut args: SmallVec<[&[u8]; 8]> = SmallVec::new();
                     scanner.arguments().fill(rest, &mut args);
                     if self.conflicts(server, &args) {
+                        drop(args);
                         // Scanned again when the earlier ones are settled.
                         *scanner = Scanner::new();
                         break Pause::Settle;

@@ -7,7 +7,13 @@ use super::Server;
 use super::session::Session;
 
 /// Runs one of this file's commands.
-pub(super) fn run(server: &Server, session: &mut Session, spec: &Spec, args: &[&[u8]], out: &mut Reply) {
+pub(super) fn run(
+    server: &Server,
+    session: &mut Session,
+    spec: &Spec,
+    args: &[&[u8]],
+    out: &mut Reply,
+) {
     let _ = (server, session, args);
     match spec.name {
         "ping" => out.simple("PONG"),

@@ -259,8 +259,8 @@ impl Block {
         } else {
             u32::from(take::<1>(bytes, at)[0])
         };
-        let expire_at = (header.flags & EXPIRES != 0)
-            .then(|| UnixMs(u64::from_ne_bytes(take(bytes, at))));
+        let expire_at =
+            (header.flags & EXPIRES != 0).then(|| UnixMs(u64::from_ne_bytes(take(bytes, at))));
         let lz4 = header.flags & LZ4 != 0;
         let raw_len = if lz4 { u32::from_ne_bytes(take(bytes, at)) } else { body.len() as u32 };
         Form::Plain(Plain {

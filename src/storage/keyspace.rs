@@ -17,8 +17,8 @@ use crate::anti_entropy::tree::Tree;
 use crate::base::hash::{Digest, HashSeed};
 use crate::base::id::{Actor, VnodeId};
 use crate::base::time::{Dot, Hlc, UnixMs};
-use crate::value::change::{Change, Expire};
 use crate::value::apply::{ApplyError, Delta};
+use crate::value::change::{Change, Expire};
 use crate::value::entry::Entry;
 use crate::value::packed::pack;
 use crate::value::plain::{Plain, PlainJoin, join_plain, put_over};
@@ -74,12 +74,7 @@ impl Weight {
     const NONE: Weight = Weight { digest: Digest::NONE, live: false, expire_at: None, size: 0 };
 
     fn of_plain(seed: HashSeed, hash: u64, plain: &Plain<'_>, size: usize) -> Weight {
-        Weight {
-            digest: plain.digest(seed, hash),
-            live: true,
-            expire_at: plain.expire_at,
-            size,
-        }
+        Weight { digest: plain.digest(seed, hash), live: true, expire_at: plain.expire_at, size }
     }
 
     fn of_entry(seed: HashSeed, hash: u64, entry: &Entry, size: usize) -> Weight {
@@ -461,8 +456,8 @@ impl VnodeWrite<'_> {
             };
             match verdict {
                 PlainJoin::Keep => {
-                    let behind = state_digest_in(self.table, seed, key)
-                        != incoming.state_digest(seed, hash);
+                    let behind =
+                        state_digest_in(self.table, seed, key) != incoming.state_digest(seed, hash);
                     return Merged { changed: false, sender_behind: behind };
                 }
                 PlainJoin::Replace => {
@@ -545,8 +540,7 @@ impl VnodeWrite<'_> {
 
     fn insert(&mut self, hash: u64, block: Block) {
         let seed = self.keyspace.seed;
-        self.table
-            .insert(hash, (block, SharedValue::new(())), |(block, _)| seed.key(block.key()));
+        self.table.insert(hash, (block, SharedValue::new(())), |(block, _)| seed.key(block.key()));
     }
 
     fn remove(&mut self, hash: u64, key: &[u8]) {

@@ -4,3 +4,4 @@
 
 mod block;
 pub mod keyspace;
+pub mod life;
