@@ -12,6 +12,15 @@
 //! that is sent; the digest of that state is the one that checks carry. So writes of others that
 //! land on the key in the meantime neither slip into an unconfirmed answer nor restart anything.
 //!
+//! Two things a strict keyspace asks of the shell, without which the rest proves nothing:
+//! - Digests in checks cover the context too: an incomplete delete that one replica knows must
+//!   not pass for the same as never having had the key.
+//! - A delete takes part in last-writer-wins. The visible value is the one whose dot is the
+//!   greatest *seen* on the key; when that one lives no more, a delete has won, and the key is
+//!   absent, even if values that the delete did not see live beside it. (Observed-remove alone
+//!   brings an older concurrent value back after a newer one was read and deleted; dropping losers
+//!   after each join instead lets a value vanish that was read after the delete.)
+//!
 //! One peer's states (`revision` is the operation's, at the moment of the event):
 //!
 //! ```text

@@ -6,3 +6,10 @@ pub mod read;
 pub mod route;
 pub mod tally;
 pub mod write;
+
+#[cfg(test)]
+mod linearizable;
+#[cfg(test)]
+mod machine_tests;
+#[cfg(test)]
+mod sim_tests;

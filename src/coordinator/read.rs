@@ -15,8 +15,8 @@
 //! What the shell does: it runs the command at the start and keeps reply and digest; on an entry
 //! it joins it into the key and, if the key's digest then differs from the operation's, runs the
 //! command again (`grew`), keeping the new reply and digest; `behind` is whether the peer's entry
-//! differs from the operation's state as it is then. In strict keyspaces "digest" covers the
-//! context: an incomplete delete that only one replica knows must not pass for the same.
+//! differs from the operation's state as it is then. What it asks of "digest" and of "visible" in
+//! strict keyspaces stands on the page of [`gather`](super::gather).
 
 use crate::base::id::NodeId;
 
