@@ -32,11 +32,13 @@ impl Digest {
 
 impl HashSeed {
     /// Where a key stands: table slot, tree bucket and scan order come from its bits.
+    #[inline]
     pub fn key(self, key: &[u8]) -> u64 {
         xxh3_64_with_seed(key, self.0)
     }
 
     /// The digest of `bytes`.
+    #[inline]
     pub fn digest(self, bytes: &[u8]) -> Digest {
         Digest(xxh3_128_with_seed(bytes, self.0))
     }

@@ -272,6 +272,16 @@ impl Node {
         self.execute(batch, request, out, place).into()
     }
 
+    /// Fetches what requests for these keys will touch, before the first of them is run.
+    pub fn approach<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+        let seed = self.keyspace.seed();
+        let places: smallvec::SmallVec<[(VnodeId, u64); 32]> =
+            keys.map(|key| (self.vnode_of(key), seed.key(key))).collect();
+        if places.len() > 1 {
+            self.keyspace.approach(&places);
+        }
+    }
+
     fn deadline(&self, now: UnixMs) -> UnixMs {
         UnixMs(now.0 + u64::from(self.options.request_timeout_ms))
     }

@@ -24,13 +24,16 @@ use crate::coordinator::contract::Override;
 use crate::node::batch::Batch;
 use crate::node::replies::Replies;
 use crate::resp::reply::{Protocol, Reply};
-use crate::resp::scanner::{Limits, Scanner};
+use crate::resp::scanner::{Limits, ProtocolError, Scanner};
 
 use super::clients::Client;
 use super::{Changeable, Server};
 
 /// Bytes asked of one read(2).
 const READ_SIZE: usize = 16 << 10;
+
+/// Requests that are scanned before the first of them is run.
+const LOOK_AHEAD: usize = 16;
 
 /// Replies beyond this many bytes are written before the batch goes on: it bounds what one
 /// client's pipeline may hold in memory.
@@ -92,6 +95,74 @@ pub(super) enum Pause {
     Close,
 }
 
+/// The next requests of a batch, scanned before the first of them is run, so that the memory
+/// they touch is fetched together.
+struct Ahead<'b> {
+    /// Arguments, and the bytes from the end of the request before.
+    requests: SmallVec<[(SmallVec<[&'b [u8]; 8]>, usize); LOOK_AHEAD]>,
+    /// Bytes of blank lines behind the last request.
+    blank: usize,
+}
+
+/// How the scan of the next requests ended.
+enum End {
+    /// Enough for now.
+    More,
+    /// One inline request of so many bytes, behind the blank ones.
+    Inline(usize),
+    /// The rest is no whole request.
+    Partial,
+    Error(ProtocolError),
+}
+
+impl<'b> Ahead<'b> {
+    fn new() -> Ahead<'b> {
+        Ahead { requests: SmallVec::new(), blank: 0 }
+    }
+
+    fn scan(
+        &mut self,
+        input: &'b [u8],
+        scanner: &mut Scanner,
+        limits: &Limits,
+        most: usize,
+    ) -> End {
+        let mut at = 0;
+        while self.requests.len() < most {
+            let rest = &input[at..];
+            match scanner.scan(rest, limits) {
+                // A blank line or an empty array: nothing is asked, nothing answered.
+                Ok(Some(length)) if scanner.arguments().is_empty() => {
+                    self.blank += length;
+                    at += length;
+                }
+                Ok(Some(length)) => {
+                    // Inline arguments lie in the scanner, which must not scan on before they
+                    // are used.
+                    if rest.first() != Some(&b'*') {
+                        if self.requests.is_empty() {
+                            return End::Inline(length);
+                        }
+                        *scanner = Scanner::new();
+                        return End::More;
+                    }
+                    at += length;
+                    let args = scanner.arguments().ranges().map(|range| &rest[range]).collect();
+                    self.requests.push((args, length + std::mem::take(&mut self.blank)));
+                }
+                Ok(None) => return End::Partial,
+                Err(error) => return End::Error(error),
+            }
+        }
+        End::More
+    }
+
+    /// The first key of each request that has one where most have it.
+    fn keys(&self) -> impl Iterator<Item = &'b [u8]> {
+        self.requests.iter().filter_map(|(args, _)| args.get(1).copied())
+    }
+}
+
 pub(super) async fn run(
     server: Arc<Server>,
     mut stream: TcpStream,
@@ -118,6 +189,12 @@ pub(super) async fn run(
     }
     metrics.connected_clients.sub(1);
     server.clients.leave(client.id);
+}
+
+async fn idle_for(limit: Option<Duration>) {
+    if let Some(limit) = limit {
+        tokio::time::sleep(limit).await;
+    }
 }
 
 /// Waits until the node stops; a node that is gone has stopped.
@@ -164,6 +241,9 @@ impl Session {
         let mut out = Reply::new(Protocol::Resp2);
         let replies = self.replies.clone();
         let mut more = false;
+        // Made once: a fresh one a turn would enter and leave a list under a lock each time.
+        let stopped = stopped(&mut stop);
+        tokio::pin!(stopped);
         loop {
             if !more {
                 input.reserve(READ_SIZE.max(scanner.needed(input.len()).min(1 << 20)));
@@ -173,12 +253,10 @@ impl Session {
                     biased;
                     read = stream.read_buf(&mut input), if !stalled => Some(read?),
                     () = replies.ready(), if self.pending > 0 => None,
-                    () = stopped(&mut stop) => {
+                    () = &mut stopped => {
                         return self.finish(stream, &mut out).await;
                     }
-                    () = tokio::time::sleep(idle.unwrap_or_default()), if idle.is_some() => {
-                        return Ok(());
-                    }
+                    () = idle_for(idle), if idle.is_some() => return Ok(()),
                 };
                 match read {
                     Some(0) => return Ok(()),
@@ -238,46 +316,58 @@ impl Session {
             self.changeable = server.changeable();
         }
         server.node.begin(&mut self.batch);
-        let mut limits = self.limits();
         let (mut consumed, mut requests) = (0, 0);
         let pause = loop {
-            if self.closing {
-                break Pause::Close;
+            let mut ahead = Ahead::new();
+            let end = ahead.scan(&input[consumed..], scanner, &self.limits(), self.look_ahead());
+            if ahead.requests.len() > 1 {
+                server.node.approach(ahead.keys());
             }
-            if out.bytes.len() >= WRITE_EARLY {
-                break Pause::Write;
+            let mut stopped = None;
+            for (args, length) in &ahead.requests {
+                stopped = self.must_pause(server, args, out);
+                if stopped.is_some() {
+                    break;
+                }
+                self.dispatch(server, args, out);
+                requests += 1;
+                consumed += length;
             }
-            if self.pending >= PENDING_MAX {
-                break Pause::Settle;
+            let blank = ahead.blank;
+            drop(ahead);
+            if stopped.is_none() && self.closing {
+                stopped = Some(Pause::Close);
             }
-            let rest = &input[consumed..];
-            match scanner.scan(rest, &limits) {
-                // A blank line or an empty array: nothing is asked, nothing answered.
-                Ok(Some(length)) if scanner.arguments().is_empty() => consumed += length,
-                Ok(Some(length)) => {
+            if stopped.is_none() {
+                consumed += blank;
+            }
+            match end {
+                _ if stopped.is_some() => {}
+                End::More => {}
+                End::Inline(length) => {
+                    let rest = &input[consumed..];
                     let mut args: SmallVec<[&[u8]; 8]> = SmallVec::new();
                     scanner.arguments().fill(rest, &mut args);
-                    if self.conflicts(server, &args) {
-                        drop(args);
-                        // Scanned again when the earlier ones are settled.
-                        *scanner = Scanner::new();
-                        break Pause::Settle;
+                    stopped = self.must_pause(server, &args, out);
+                    if stopped.is_none() {
+                        self.dispatch(server, &args, out);
+                        requests += 1;
+                        consumed += length;
+                        continue;
                     }
-                    let was_in = self.authenticated;
-                    self.dispatch(server, &args, out);
-                    if was_in != self.authenticated {
-                        limits = self.limits();
-                    }
-                    requests += 1;
-                    consumed += length;
                 }
-                Ok(None) => break Pause::Drained,
-                Err(error) => {
+                End::Partial => break Pause::Drained,
+                End::Error(error) => {
                     let mark = out.bytes.len();
                     error.reply(out);
                     self.place(out, mark);
                     break Pause::Close;
                 }
+            }
+            if let Some(pause) = stopped {
+                // What was scanned and not run is scanned again.
+                *scanner = Scanner::new();
+                break pause;
             }
         };
         server.node.flush(&mut self.batch);
@@ -292,6 +382,25 @@ impl Session {
             return Pause::Close;
         }
         pause
+    }
+
+    /// How many requests to scan before the first is run. The limits change with AUTH.
+    fn look_ahead(&self) -> usize {
+        if self.authenticated { LOOK_AHEAD } else { 1 }
+    }
+
+    /// Why the next request may not be run yet.
+    fn must_pause(&self, server: &Server, args: &[&[u8]], out: &Reply) -> Option<Pause> {
+        if self.closing {
+            return Some(Pause::Close);
+        }
+        if out.bytes.len() >= WRITE_EARLY {
+            return Some(Pause::Write);
+        }
+        if self.pending >= PENDING_MAX || self.conflicts(server, args) {
+            return Some(Pause::Settle);
+        }
+        None
     }
 
     /// Puts what was written to `out` since `mark` where its turn is.

@@ -21,11 +21,11 @@ use crate::value::apply::{ApplyError, Delta};
 use crate::value::change::{Change, Expire};
 use crate::value::entry::Entry;
 use crate::value::packed::pack;
-use crate::value::plain::{Plain, PlainJoin, join_plain, put_over};
+use crate::value::plain::{Plain, PlainJoin, expire_after, join_plain, put_over};
 use crate::value::record::{Record, encode_delta, encode_plain, encode_whole};
 use crate::value::view::{Body, View, Views};
 
-use super::block::{Block, Form, Table, blocks};
+use super::block::{Block, Form, Table, blocks, prefetch_block, prefetch_place};
 
 impl PartialEq for Block {
     fn eq(&self, other: &Block) -> bool {
@@ -166,6 +166,18 @@ impl Keyspace {
         let mut table = self.map.shards()[vnode.index()].write();
         let mut state = self.vnodes[vnode.index()].lock();
         act(&mut VnodeWrite { table: &mut table, vnode: &mut state, keyspace: self, now })
+    }
+
+    /// Fetches into the processor's caches what the next commands will touch. The keys of a batch
+    /// lie in far-apart lines; asked for one after the other, each costs a trip to memory, asked
+    /// for together the trips overlap.
+    pub fn approach(&self, keys: &[(VnodeId, u64)]) {
+        for &(vnode, hash) in keys {
+            prefetch_place(&self.map.shards()[vnode.index()].read(), hash);
+        }
+        for &(vnode, hash) in keys {
+            prefetch_block(&self.map.shards()[vnode.index()].read(), hash);
+        }
     }
 
     /// Counts of one vnode.
@@ -356,8 +368,9 @@ impl VnodeWrite<'_> {
         VnodeRead { table: self.table, seed: self.keyspace.seed, now: self.now }
     }
 
-    /// Carries out `change` of `key` as a write of `actor`, and appends its record to `out`.
-    /// On an error nothing was changed.
+    /// Carries out `change` of `key` as a write of `actor`, and appends its record to `out` (a sole
+    /// replica's plain writes have nobody to go to, and append nothing). On an error nothing was
+    /// changed.
     pub fn apply(
         &mut self,
         key: &[u8],
@@ -392,32 +405,33 @@ impl VnodeWrite<'_> {
         dot: Dot,
         out: &mut BytesMut,
     ) -> bool {
-        let sole = self.vnode.sole;
-        let found = self.table.get_mut(hash, |(block, _)| block.is(hash, key));
-        let existing = match &found {
-            None => None,
-            Some((block, _)) => match block.form() {
-                Form::Plain(plain) => Some(plain),
-                Form::Entry(_) => return false,
-            },
-        };
-        let n = match (put_over(existing.as_ref(), dot), &existing) {
-            (Some(n), _) => n,
-            (None, Some(existing)) if sole => existing.n.saturating_add(1),
-            (None, _) => return false,
-        };
-        let expire_at = match expire {
-            Expire::Clear => None,
-            Expire::At(at) => Some(at),
-            Expire::Keep => existing
-                .as_ref()
-                .and_then(|existing| existing.expire_at)
-                .filter(|&at| at > self.now),
-        };
+        let (sole, seed, now) = (self.vnode.sole, self.keyspace.seed, self.now);
         let mut scratch = Vec::new();
-        let plain = Plain { dot, n, expire_at, value: pack(value, &mut scratch) };
-        encode_plain(out, key, &plain);
-        self.store_plain(hash, key, &plain);
+        let value = pack(value, &mut scratch);
+        let found = self.table.get_mut(hash, |(block, _)| block.is(hash, key));
+        let Some((block, _)) = found else {
+            let expire_at = expire_after(None, expire, now);
+            let plain = Plain { dot, n: 1, expire_at, value };
+            if !sole {
+                encode_plain(out, key, &plain);
+            }
+            self.insert_plain(hash, key, &plain);
+            return true;
+        };
+        let Form::Plain(existing) = block.form() else { return false };
+        let n = match put_over(Some(&existing), dot) {
+            Some(n) => n,
+            None if sole => existing.n.saturating_add(1),
+            None => return false,
+        };
+        let expire_at = expire_after(Some(&existing), expire, now);
+        let plain = Plain { dot, n, expire_at, value };
+        if !sole {
+            encode_plain(out, key, &plain);
+        }
+        let old = Weight::of_plain(seed, hash, &existing, block.size());
+        let size = replace(block, hash, key, &plain);
+        self.reweigh(hash, old, Weight::of_plain(seed, hash, &plain, size));
         true
     }
 
@@ -450,7 +464,10 @@ impl VnodeWrite<'_> {
         if let Record::Plain(incoming) = record {
             self.vnode.hlc = self.vnode.hlc.max(incoming.dot.hlc);
             let verdict = match found.map(|(block, _)| block.form()) {
-                None => PlainJoin::Replace,
+                None => {
+                    self.insert_plain(hash, key, incoming);
+                    return Merged { changed: true, sender_behind: false };
+                }
                 Some(Form::Plain(existing)) => join_plain(&existing, incoming),
                 Some(Form::Entry(_)) => PlainJoin::NeedsEntry,
             };
@@ -497,19 +514,18 @@ impl VnodeWrite<'_> {
         match self.table.get_mut(hash, |(block, _)| block.is(hash, key)) {
             Some((block, _)) => {
                 let old = weight_of(seed, hash, block);
-                if !block.overwrite(plain) {
-                    *block = Block::plain(hash, key, plain);
-                }
-                let new = Weight::of_plain(seed, hash, plain, block.size());
-                self.reweigh(hash, old, new);
+                let size = replace(block, hash, key, plain);
+                self.reweigh(hash, old, Weight::of_plain(seed, hash, plain, size));
             }
-            None => {
-                let block = Block::plain(hash, key, plain);
-                let new = Weight::of_plain(seed, hash, plain, block.size());
-                self.insert(hash, block);
-                self.reweigh(hash, Weight::NONE, new);
-            }
+            None => self.insert_plain(hash, key, plain),
         }
+    }
+
+    fn insert_plain(&mut self, hash: u64, key: &[u8], plain: &Plain<'_>) {
+        let block = Block::plain(hash, key, plain);
+        let new = Weight::of_plain(self.keyspace.seed, hash, plain, block.size());
+        self.insert(hash, block);
+        self.reweigh(hash, Weight::NONE, new);
     }
 
     fn store_entry(&mut self, hash: u64, key: &[u8], entry: &Entry) {
@@ -595,6 +611,14 @@ impl VnodeWrite<'_> {
     pub fn is_sole(&self) -> bool {
         self.vnode.sole
     }
+}
+
+/// Puts another plain string of the same key into a block, in place if it fits; says its size.
+fn replace(block: &mut Block, hash: u64, key: &[u8], plain: &Plain<'_>) -> usize {
+    if !block.overwrite(plain) {
+        *block = Block::plain(hash, key, plain);
+    }
+    block.size()
 }
 
 fn weight_of(seed: HashSeed, hash: u64, block: &Block) -> Weight {

@@ -48,15 +48,27 @@ impl Terms {
         out.put_u32(dot.actor.0);
     }
 
+    /// A term that is only a kind and a dot: the two of every plain string, so they are written
+    /// straight into place.
+    fn short(self, kind: u8, dot: Dot) -> Digest {
+        let mut out = [0; 21];
+        out[..8].copy_from_slice(&self.key_hash.to_le_bytes());
+        out[8] = kind;
+        out[9..17].copy_from_slice(&dot.hlc.0.to_le_bytes());
+        out[17..].copy_from_slice(&dot.actor.0.to_le_bytes());
+        self.seed.digest(&out)
+    }
+
     /// The term of a live meta.
     pub(super) fn meta(self, dot: Dot) -> Digest {
-        let mut out = self.begin(1);
-        Self::dot(&mut out, dot);
-        self.seed.digest(&out.0)
+        self.short(1, dot)
     }
 
     /// The term of a live value.
     pub(super) fn value(self, field: &[u8], dot: Dot) -> Digest {
+        if field.is_empty() {
+            return self.short(2, dot);
+        }
         let mut out = self.begin(2);
         Self::dot(&mut out, dot);
         out.put(field);
