@@ -299,7 +299,7 @@ mod tests {
     fn a_true_register_passes_and_a_forged_answer_does_not() {
         let mut forged = 0;
         for seed in 1..40 {
-            let mut history = honest(seed, 400);
+            let mut history = honest(seed, 250);
             assert!(is_linearizable(&history), "seed {seed}");
             // Let the last read see the first value ever written and long since overwritten.
             let first = history.iter().find_map(|event| match event.act {
