@@ -1,0 +1,11 @@
+//! Kvorum as its users meet it: real processes, real sockets, real deaths.
+//!
+//! One binary, so that all of it is linked once and shares one judgement of how many nodes this
+//! machine can run at a time.
+
+mod deaths;
+mod hostile_clients;
+mod hostile_peers;
+mod linearizability;
+mod support;
+mod transcripts;

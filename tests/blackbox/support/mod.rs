@@ -1,0 +1,9 @@
+//! What the black-box tests share: processes, a client, transcripts, a judge of histories.
+//!
+//! Nothing here knows the crate: Kvorum is only ever a program, its ports and its exit status.
+
+pub(crate) mod client;
+pub(crate) mod cluster;
+pub(crate) mod linearizable;
+pub(crate) mod links;
+pub(crate) mod transcript;
