@@ -333,6 +333,11 @@ impl Node {
         &self.metrics
     }
 
+    /// The links to the peers, once the node has started.
+    pub fn links(&self) -> Option<&Links> {
+        self.links.get()
+    }
+
     /// The contract of the default keyspace, capped by the number of nodes.
     pub fn quorum(&self) -> Quorum {
         self.quorum

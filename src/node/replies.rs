@@ -24,6 +24,8 @@ pub type ReplyBytes = SmallVec<[u8; 24]>;
 #[derive(Debug)]
 enum Place {
     Pending,
+    /// The client does not want the reply, only its turn is kept.
+    Hushed,
     Ready(ReplyBytes),
 }
 
@@ -54,12 +56,24 @@ impl Replies {
         self.ring.lock().places.push_back(Place::Ready(SmallVec::from_slice(reply)));
     }
 
+    /// The client does not want the reply of the place taken last, whether it has come or not.
+    pub fn hush_last(&self) {
+        if let Some(place) = self.ring.lock().places.back_mut() {
+            *place = match place {
+                Place::Pending | Place::Hushed => Place::Hushed,
+                Place::Ready(_) => Place::Ready(ReplyBytes::new()),
+            };
+        }
+    }
+
     /// Fills a place. `true`: the connection should be woken (see [`Replies::wake`]), which the
     /// caller does once for all the places that it fills.
     pub fn fill(&self, place: u64, reply: ReplyBytes) -> bool {
         let mut ring = self.ring.lock();
         let index = (place - ring.front) as usize;
-        ring.places[index] = Place::Ready(reply);
+        let place = &mut ring.places[index];
+        let hushed = matches!(place, Place::Hushed);
+        *place = Place::Ready(if hushed { ReplyBytes::new() } else { reply });
         index == 0
     }
 
@@ -119,5 +133,20 @@ mod tests {
         assert_eq!(replies.drain(&mut out), 0);
         assert_eq!(&out[..], b"+1\r\n+2\r\n+3\r\n");
         assert_eq!(replies.reserve(), 3, "places go on counting");
+    }
+
+    #[test]
+    fn a_hushed_reply_keeps_its_turn_and_says_nothing() {
+        let replies = Replies::default();
+        let first = replies.reserve();
+        replies.hush_last();
+        let second = replies.reserve();
+        assert!(!replies.fill(second, SmallVec::from_slice(b"+2\r\n")));
+        replies.hush_last();
+        replies.push(b"+3\r\n");
+        assert!(replies.fill(first, SmallVec::from_slice(b"+1\r\n")));
+        let mut out = BytesMut::new();
+        assert_eq!(replies.drain(&mut out), 0);
+        assert_eq!(&out[..], b"+3\r\n");
     }
 }

@@ -19,6 +19,8 @@ pub struct Client {
     pub address: SocketAddr,
     /// The address it connected to.
     pub local: SocketAddr,
+    /// The system's number of its socket.
+    pub fd: i32,
     /// When it connected.
     pub since: UnixMs,
     /// When it last sent a request, in milliseconds since the epoch.
@@ -42,7 +44,7 @@ pub struct Words {
     pub library: String,
     /// `CLIENT SETINFO LIB-VER`.
     pub library_version: String,
-    /// The last command's name.
+    /// The last command's full name.
     pub command: &'static str,
     /// 2 or 3.
     pub protocol: u8,
@@ -54,7 +56,35 @@ pub struct Words {
     pub readonly: bool,
 }
 
+impl Words {
+    /// One letter for each thing that is special, or `N`.
+    fn flags(&self) -> String {
+        let letters = [(self.readonly, 'r'), (self.no_evict, 'e'), (self.no_touch, 'T')];
+        let flags: String =
+            letters.into_iter().filter_map(|(set, letter)| set.then_some(letter)).collect();
+        if flags.is_empty() { "N".to_owned() } else { flags }
+    }
+}
+
 impl Client {
+    /// The line by which Redis describes a client, without its end. What this node has no word
+    /// for (subscriptions, transactions, buffers kept apart) is told as 0.
+    pub fn line(&self, now: UnixMs) -> String {
+        let words = self.words.lock();
+        let since = |then: u64| now.0.saturating_sub(then) / 1_000;
+        let (age, idle) = (since(self.since.0), since(self.active.load(Ordering::Relaxed)));
+        let input = self.input.load(Ordering::Relaxed);
+        let Client { id, address, local, fd, .. } = self;
+        let Words { name, command, protocol, library, library_version, .. } = &*words;
+        let (flags, memory) = (words.flags(), input + size_of::<Client>() as u64);
+        format!(
+            "id={id} addr={address} laddr={local} fd={fd} name={name} age={age} idle={idle} \
+             flags={flags} db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf={input} qbuf-free=0 argv-mem=0 \
+             multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem={memory} events=r cmd={command} \
+             user=default redir=-1 resp={protocol} lib-name={library} lib-ver={library_version}"
+        )
+    }
+
     /// Tells the connection to close.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::Release);
@@ -81,17 +111,24 @@ pub struct Clients {
 
 impl Clients {
     /// A new connection.
-    pub fn enter(&self, address: SocketAddr, local: SocketAddr, now: UnixMs) -> Arc<Client> {
+    pub fn enter(
+        &self,
+        address: SocketAddr,
+        local: SocketAddr,
+        fd: i32,
+        now: UnixMs,
+    ) -> Arc<Client> {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let client = Arc::new(Client {
             id,
             address,
             local,
+            fd,
             since: now,
             active: AtomicU64::new(now.0),
             requests: AtomicU64::new(0),
             input: AtomicU64::new(0),
-            words: Mutex::new(Words { protocol: 2, ..Words::default() }),
+            words: Mutex::new(Words { protocol: 2, command: "NULL", ..Words::default() }),
             kill: Notify::new(),
             killed: AtomicBool::new(false),
         });
@@ -117,5 +154,52 @@ impl Clients {
     /// All of them, oldest first.
     pub fn all(&self) -> Vec<Arc<Client>> {
         self.all.lock().values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn a_client_is_described_as_redis_does() {
+        let clients = Clients::default();
+        clients.enter(address(1), address(6379), 7, UnixMs(0));
+        let client = clients.enter(address(5000), address(6379), 8, UnixMs(10_000));
+        *client.words.lock() = Words {
+            name: "worker".to_owned(),
+            library: "redis-py".to_owned(),
+            library_version: "5.0".to_owned(),
+            command: "client|list",
+            protocol: 3,
+            readonly: true,
+            no_touch: true,
+            ..Words::default()
+        };
+        client.active.store(14_999, Ordering::Relaxed);
+        let line = client.line(UnixMs(15_000));
+        assert!(
+            line.starts_with(
+                "id=2 addr=127.0.0.1:5000 laddr=127.0.0.1:6379 fd=8 name=worker age=5 idle=0 \
+                 flags=rT db=0 sub=0 "
+            ),
+            "{line}"
+        );
+        let end = "cmd=client|list user=default redir=-1 resp=3 lib-name=redis-py lib-ver=5.0";
+        assert!(line.ends_with(end), "{line}");
+        assert!(line.split(' ').all(|field| field.contains('=')), "{line}");
+    }
+
+    #[test]
+    fn numbers_are_never_used_again() {
+        let clients = Clients::default();
+        let first = clients.enter(address(1), address(2), 3, UnixMs(0)).id;
+        clients.leave(first);
+        let second = clients.enter(address(1), address(2), 3, UnixMs(0)).id;
+        assert_eq!((first, second, clients.len()), (1, 2, 1));
     }
 }

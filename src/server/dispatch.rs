@@ -20,18 +20,31 @@ impl Session {
     pub(super) fn dispatch(&mut self, server: &Server, args: &[&[u8]], out: &mut Reply) {
         out.protocol = self.protocol;
         let mark = out.bytes.len();
-        let silent = self.talk != Talk::On;
-        match resolve(args) {
-            Ok(spec) => self.run(server, spec, args, self.asked, out),
-            Err(refusal) => refusal.write(args, out),
+        if self.talk == Talk::SkipNext {
+            self.talk = Talk::Skip;
         }
-        if silent {
-            self.hush(out, mark);
+        match resolve(args) {
+            Ok(spec) => {
+                self.last = spec.name;
+                self.run(server, spec, args, self.asked, out);
+            }
+            Err(refusal) => refusal.write(args, out),
         }
         if out.bytes.get(mark) == Some(&b'-') {
             server.node.metrics().total_error_replies.bump();
         }
+        if self.is_hushed() {
+            out.bytes.truncate(mark);
+        }
+        if self.talk == Talk::Skip {
+            self.talk = Talk::On;
+        }
         self.place(out, mark);
+    }
+
+    /// Whether the client does not want this command's reply (`CLIENT REPLY`).
+    fn is_hushed(&self) -> bool {
+        matches!(self.talk, Talk::Off | Talk::Skip)
     }
 
     /// Runs a request whose row is known, with these wishes for R and W.
@@ -43,7 +56,7 @@ impl Session {
         asked: Override,
         out: &mut Reply,
     ) {
-        if !self.authenticated && !spec.flags.has(Flag::NoAuth) {
+        if !self.is_admitted() && !spec.flags.has(Flag::NoAuth) {
             return out.error("NOAUTH Authentication required.");
         }
         if let Run::Session = spec.run {
@@ -62,6 +75,9 @@ impl Session {
         let submitted = server.node.submit(&mut self.batch, &request, out, &self.replies);
         if submitted == Submitted::Pending {
             self.pending += 1;
+            if self.is_hushed() {
+                self.replies.hush_last();
+            }
         }
     }
 
@@ -80,20 +96,6 @@ impl Session {
             "config" => settings::run(server, self, spec, args, out),
             "kv.quorum" | "kv.explain" => kv::run(server, self, spec, args, out),
             _ => connection::run(server, self, spec, args, out),
-        }
-    }
-
-    fn hush(&mut self, out: &mut Reply, mark: usize) {
-        // What waits for other nodes is hushed by its own place; see `connection::reply`.
-        match self.talk {
-            Talk::On => {}
-            Talk::Off | Talk::Skip => {
-                out.bytes.truncate(mark);
-                if self.talk == Talk::Skip {
-                    self.talk = Talk::On;
-                }
-            }
-            Talk::SkipNext => self.talk = Talk::Skip,
         }
     }
 

@@ -1,9 +1,16 @@
-//! Commands that the door answers by itself: kv.
+//! Kvorum's own commands: how many replicas a connection or one command asks, and where a key
+//! stands and why.
 
+use crate::command::fault::Fault;
+use crate::command::number::{integer, is};
 use crate::command::spec::Spec;
+use crate::command::table::resolve;
+use crate::coordinator::contract::Override;
+use crate::node::explain::{Explanation, Held};
 use crate::resp::reply::Reply;
 
 use super::Server;
+use super::info::reach_name;
 use super::session::Session;
 
 /// Runs one of this file's commands.
@@ -14,9 +21,150 @@ pub(super) fn run(
     args: &[&[u8]],
     out: &mut Reply,
 ) {
-    let _ = (server, session, args);
     match spec.name {
-        "ping" => out.simple("PONG"),
-        _ => out.error(format!("ERR '{}' is not answered yet", spec.name)),
+        "kv.explain" => explain(server, args[1], out),
+        _ => quorum(server, session, args, out),
+    }
+}
+
+/// What KV.QUORUM's arguments begin with: wishes. What follows them is a command, or nothing.
+fn wishes<'a, 'b>(args: &'b [&'a [u8]]) -> Result<(Override, &'b [&'a [u8]]), Fault<'a>> {
+    let mut asked = Override::default();
+    let mut rest = args;
+    loop {
+        rest = match rest {
+            [word, count, rest @ ..] if is(word, "r") => {
+                asked.r = Some(replicas(count)?);
+                rest
+            }
+            [word, count, rest @ ..] if is(word, "w") => {
+                asked.w = Some(replicas(count)?);
+                rest
+            }
+            [word] if is(word, "r") || is(word, "w") => return Err(Fault::Syntax),
+            _ => return Ok((asked, rest)),
+        };
+    }
+}
+
+/// A number of replicas. What no byte holds is out of every contract's range, as 0 and 255 are.
+fn replicas<'a>(count: &[u8]) -> Result<u8, Fault<'a>> {
+    Ok(integer(count)?.clamp(0, i64::from(u8::MAX)) as u8)
+}
+
+/// KV.QUORUM, KV.QUORUM DEFAULT, KV.QUORUM [R r] [W w] and KV.QUORUM [R r] [W w] command …
+fn quorum(server: &Server, session: &mut Session, args: &[&[u8]], out: &mut Reply) {
+    match args {
+        [_] => return tell_quorum(server, session.asked, out),
+        [_, word] if is(word, "default") => {
+            session.asked = Override::default();
+            return out.ok();
+        }
+        _ => {}
+    }
+    let (asked, command) = match wishes(&args[1..]) {
+        Ok(read) => read,
+        Err(fault) => return out.error(fault.line()),
+    };
+    let merged = asked.or(session.asked);
+    if let Err(refusal) = server.node.quorum().check(merged) {
+        return out.error(refusal.to_string());
+    }
+    if command.is_empty() {
+        session.asked = merged;
+        return out.ok();
+    }
+    match resolve(command) {
+        // Within itself it would mean nothing, and go as deep as the request is long.
+        Ok(spec) if spec.name == "kv.quorum" => {
+            out.error("ERR KV.QUORUM cannot stand before itself");
+        }
+        Ok(spec) => session.run(server, spec, command, merged, out),
+        Err(refusal) => refusal.write(command, out),
+    }
+}
+
+fn tell_quorum(server: &Server, asked: Override, out: &mut Reply) {
+    let contract = server.node.topology().contract();
+    out.map(6);
+    let counts = [("n", contract.n()), ("r", contract.r()), ("w", contract.w())];
+    for (name, count) in counts {
+        out.bulk(name.as_bytes());
+        out.integer(count as i64);
+    }
+    out.bulk(b"level");
+    out.bulk(contract.level().name().as_bytes());
+    for (name, count) in [("asked-r", asked.r), ("asked-w", asked.w)] {
+        out.bulk(name.as_bytes());
+        match count {
+            Some(count) => out.integer(i64::from(count)),
+            None => out.null(),
+        }
+    }
+}
+
+fn explain(server: &Server, key: &[u8], out: &mut Reply) {
+    let explanation = server.node.explain(key);
+    let Explanation { slot, vnode, replicas, coordinator, held } = &explanation;
+    let text = |out: &mut Reply, name: &str, value: String| {
+        out.bulk(name.as_bytes());
+        out.bulk(value.as_bytes());
+    };
+    out.map(6);
+    out.bulk(b"slot");
+    out.integer(i64::from(*slot));
+    out.bulk(b"vnode");
+    out.integer(i64::from(vnode.0));
+    out.bulk(b"replicas");
+    out.array(replicas.len());
+    for (node, reach) in replicas {
+        out.map(2);
+        text(out, "node", node.to_string());
+        text(out, "state", reach_name(*reach).to_owned());
+    }
+    out.bulk(b"coordinator");
+    match coordinator {
+        Some(node) => out.bulk(node.to_string().as_bytes()),
+        None => out.null(),
+    }
+    text(out, "asked", server.node.id().to_string());
+    out.bulk(b"held");
+    match held {
+        Some(held) => write_held(held, out),
+        None => out.null(),
+    }
+}
+
+fn write_held(held: &Held, out: &mut Reply) {
+    out.map(4);
+    out.bulk(b"dot");
+    match held.dot {
+        Some(dot) => out.bulk(format!("{}@{:?}", dot.hlc.0, dot.actor).as_bytes()),
+        None => out.null(),
+    }
+    out.bulk(b"context");
+    out.bulk(held.context.as_bytes());
+    out.bulk(b"siblings");
+    out.integer(held.siblings as i64);
+    out.bulk(b"tier");
+    out.bulk(held.tier.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<'a>(words: &[&'a [u8]]) -> Result<(Option<u8>, Option<u8>, usize), Fault<'a>> {
+        wishes(words).map(|(asked, rest)| (asked.r, asked.w, rest.len()))
+    }
+
+    #[test]
+    fn wishes_stand_before_the_command() {
+        assert_eq!(read(&[b"R", b"2", b"w", b"1"]), Ok((Some(2), Some(1), 0)));
+        assert_eq!(read(&[b"w", b"3", b"GET", b"r"]), Ok((None, Some(3), 2)));
+        assert_eq!(read(&[b"GET", b"w", b"1"]), Ok((None, None, 3)));
+        assert_eq!(read(&[b"r", b"-5", b"r", b"999"]), Ok((Some(255), None, 0)));
+        assert_eq!(read(&[b"r"]), Err(Fault::Syntax));
+        assert_eq!(read(&[b"r", b"GET", b"k"]), Err(Fault::NotInteger));
     }
 }

@@ -6,14 +6,18 @@
 //! ```
 
 pub mod clients;
-pub mod cluster;
-pub mod connection;
-pub mod info;
-pub mod kv;
-pub mod settings;
 
+mod chart;
+mod client;
+mod cluster;
+mod connection;
 mod dispatch;
+mod greeting;
+mod info;
+mod kv;
+mod process;
 mod session;
+mod settings;
 
 use std::io;
 use std::sync::Arc;

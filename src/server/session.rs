@@ -8,6 +8,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -54,7 +55,7 @@ pub(super) enum Talk {
     #[default]
     On,
     Off,
-    /// Not for the next command.
+    /// On now, but not for the next command.
     SkipNext,
     /// Not for this command.
     Skip,
@@ -80,6 +81,8 @@ pub(super) struct Session {
     /// Slots of requests under way that ask several replicas: a later request for one of them
     /// waits, so that a client's order per key holds.
     pub(super) ordered: SmallVec<[u16; 16]>,
+    /// The last command's full name.
+    pub(super) last: &'static str,
 }
 
 /// Why a batch stopped.
@@ -177,7 +180,7 @@ pub(super) async fn run(
         return;
     }
     let Ok(local) = stream.local_addr() else { return };
-    let client = server.clients.enter(peer, local, crate::node::now());
+    let client = server.clients.enter(peer, local, stream.as_raw_fd(), crate::node::now());
     metrics.connected_clients.add(1);
     let mut session = Session::new(&server, client.clone());
     let outcome = tokio::select! {
@@ -219,15 +222,21 @@ impl Session {
             batch: server.node.batch(),
             pending: 0,
             ordered: SmallVec::new(),
+            last: "NULL",
         }
     }
 
     fn limits(&self) -> Limits {
-        if self.authenticated {
+        if self.is_admitted() {
             Limits { bulk: self.changeable.proto_max_bulk_len, ..Limits::default() }
         } else {
             Limits::unauthenticated()
         }
+    }
+
+    /// Whether the client may send any command.
+    pub(super) fn is_admitted(&self) -> bool {
+        self.authenticated || self.changeable.requirepass.is_none()
     }
 
     async fn talk(
@@ -375,6 +384,7 @@ impl Session {
         if requests > 0 {
             self.client.active.store(self.batch.now().0, Ordering::Relaxed);
             self.client.requests.fetch_add(requests, Ordering::Relaxed);
+            self.client.words.lock().command = self.last;
             server.node.metrics().total_commands_processed.add(requests);
         }
         self.client.input.store(input.len() as u64, Ordering::Relaxed);
@@ -386,7 +396,7 @@ impl Session {
 
     /// How many requests to scan before the first is run. The limits change with AUTH.
     fn look_ahead(&self) -> usize {
-        if self.authenticated { LOOK_AHEAD } else { 1 }
+        if self.is_admitted() { LOOK_AHEAD } else { 1 }
     }
 
     /// Why the next request may not be run yet.
