@@ -213,7 +213,7 @@ impl Bookkeeper {
                 }
                 Effect::Fail(reason) => {
                     assert_eq!(reason, Reason::TryAgain);
-                    assert_eq!(self.checked.len() + 1, ask.n.into(), "everyone was asked");
+                    assert_eq!(self.checked.len() + 1, usize::from(ask.n), "everyone was asked");
                     assert_eq!(self.ended.replace(effect), None);
                 }
                 Effect::Run => panic!("a read runs nothing"),

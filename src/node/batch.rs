@@ -30,8 +30,6 @@ pub(super) enum Origin {
     Peer { peer: PeerIndex, id: u64 },
     /// A request of several parts: which of them this is.
     Part { gathering: Arc<Gathering>, index: usize },
-    /// Nobody waits (deletes of expired keys).
-    Nobody,
 }
 
 /// A write that was run here and waits for its acknowledgements.
@@ -151,7 +149,6 @@ impl Batch {
                     self.settle(origin, FwdStatus::Ok, reply);
                 }
             }
-            Origin::Nobody => {}
         }
     }
 }

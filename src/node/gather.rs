@@ -160,7 +160,13 @@ mod tests {
     use super::*;
 
     fn whole(rule: Rule, writes: bool, parts: &[(FwdStatus, &[u8])]) -> String {
-        let gathering = Gathering::new(rule, Protocol::Resp2, writes, parts.len(), Origin::Nobody);
+        let gathering = Gathering::new(
+            rule,
+            Protocol::Resp2,
+            writes,
+            parts.len(),
+            Origin::Peer { peer: 0, id: 0 },
+        );
         let mut last = None;
         // Backwards: parts come in any order.
         for (index, (status, bytes)) in parts.iter().enumerate().rev() {

@@ -31,6 +31,25 @@ use super::{Node, Reader};
 #[derive(Debug)]
 pub(super) struct NodeInbox(pub(super) Arc<Node>);
 
+/// Messages that are read before the first of them is handled, so that the memory they touch is
+/// fetched together.
+const LOOK_AHEAD: usize = 16;
+
+/// The key that a message is about, if it is cheap to say.
+fn key_of<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
+    match *message {
+        Message::Rep { record, .. } => record::decode_key(record).ok(),
+        Message::Fwd { request, .. } => {
+            // `*3\r\n$3\r\nSET\r\n$5\r\nmykey\r\n…`: our own encoder wrote it.
+            let mut lines = request.split(|&byte| byte == b'\n').skip(3);
+            let length: usize =
+                std::str::from_utf8(lines.next()?.get(1..)?).ok()?.trim_end().parse().ok()?;
+            lines.next()?.get(..length)
+        }
+        _ => None,
+    }
+}
+
 /// A forwarded request's fixed fields.
 struct Forward<'a> {
     id: u64,
@@ -102,8 +121,17 @@ impl Inbox for NodeInbox {
         let Some(reader) = reader.as_mut() else { return };
         node.begin(&mut reader.batch);
         let before = messages.reps();
-        for message in messages.by_ref() {
-            node.message(reader, index, &message);
+        let mut ahead: SmallVec<[Message<'_>; LOOK_AHEAD]> = SmallVec::new();
+        loop {
+            ahead.clear();
+            ahead.extend(messages.by_ref().take(LOOK_AHEAD));
+            if ahead.is_empty() {
+                break;
+            }
+            node.approach(ahead.iter().filter_map(key_of));
+            for message in &ahead {
+                node.message(reader, index, message);
+            }
         }
         if messages.reps() > before {
             let upto = messages.reps();

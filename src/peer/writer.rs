@@ -25,7 +25,12 @@ pub async fn write_all(
     loop {
         match outbox.take(&mut sending) {
             Taken::Frames => flush(socket, &sending, counters).await?,
-            Taken::Nothing => outbox.filled().await,
+            Taken::Nothing => {
+                outbox.filled().await;
+                // Whoever woke us is one of many that became ready together: the others append
+                // first, and one write carries them all.
+                tokio::task::yield_now().await;
+            }
             Taken::Closed => return Ok(()),
         }
     }
