@@ -61,7 +61,11 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn run(mut options: Options) -> Result<(), Failure> {
-    let owners = if options.cluster { learn(&mut options).await? } else { vec![0; 16_384] };
+    let owners = if options.cluster {
+        tokio::time::timeout(Duration::from_secs(10), learn(&mut options)).await??
+    } else {
+        vec![0; 16_384]
+    };
     let (options, owners) = (Rc::new(options), Rc::new(owners));
     let start = Instant::now();
     let mut clients = JoinSet::new();
@@ -125,14 +129,17 @@ fn ranges(bytes: &[u8]) -> Option<Vec<(usize, usize, u16)>> {
         let mut first = None;
         for _ in 2..parts {
             let fields = number(line()?)?;
-            line()?;
-            line()?;
+            // The address, null where a node does not know its own.
+            if line()? != "$-1" {
+                line()?;
+            }
             let port = number(line()?)?;
             first = first.or(Some(port));
             // The id, and the map of other names, which both may be empty.
-            for _ in 3..fields {
+            for _ in 2..fields {
                 let head = line()?;
                 match head.as_bytes().first()? {
+                    b'$' if head == "$-1" => {}
                     b'$' => drop(line()?),
                     b'*' => {
                         for _ in 0..number(head)? {
