@@ -280,7 +280,8 @@ mod tests {
                 assert!(run.served && !down.contains(&run.nodes[0]));
                 let mut replicas = topology.replicas(VnodeId(run.slots.start / 256)).to_vec();
                 let mut nodes = run.nodes.clone();
-                (replicas.sort(), nodes.sort());
+                replicas.sort();
+                nodes.sort();
                 assert_eq!(replicas, nodes);
             }
             assert_eq!(next, 16_384);

@@ -227,7 +227,7 @@ fn output_limit(text: &str) -> Result<usize, String> {
     {
         return Ok(limit);
     }
-    if words.is_empty() || words.len() % 4 != 0 {
+    if words.is_empty() || !words.len().is_multiple_of(4) {
         return Err("Wrong number of arguments in buffer limit configuration.".to_owned());
     }
     let mut limit = None;
