@@ -5,7 +5,7 @@
 #   scripts/check.sh --quick    without the tests
 #
 # Of the dependencies it checks what can be known offline: that each has a licence on the list,
-# comes from crates.io, and is in the lock file. Whether an advisory was published against one since
+# comes from the public registry, and is in the lock file. Whether an advisory was published against one since
 # needs the advisory database: `cargo install cargo-deny && cargo deny check advisories`, online.
 set -euo pipefail
 cd "$(dirname "$0")/.."

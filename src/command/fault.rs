@@ -40,6 +40,8 @@ pub enum Fault<'a> {
     SameKey,
     /// COPY to a database other than the only one.
     Database,
+    /// A database of Redis that a cluster does not have.
+    OtherDatabase,
     /// Too few or too many arguments; with the command's full name.
     Arity(&'static str),
     /// A condition of EXPIRE that Redis does not know.
@@ -85,6 +87,9 @@ impl Fault<'_> {
             Fault::NoSuchKey => "ERR no such key",
             Fault::SameKey => "ERR source and destination objects are the same",
             Fault::Database => "ERR DB index is out of range",
+            Fault::OtherDatabase => {
+                "ERR Copying to another database is not allowed in cluster mode"
+            }
             Fault::ExpireNx => {
                 "ERR NX and XX, GT or LT options at the same time are not compatible"
             }

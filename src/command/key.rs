@@ -94,8 +94,11 @@ fn copy_replaces<'a>(words: &[&'a [u8]]) -> Result<bool, Fault<'a>> {
             replace = true;
         } else if is(word, "DB") {
             let database = int(words.next().ok_or(Fault::Syntax)?)?;
-            if database != 0 {
-                return Err(Fault::Database);
+            match database {
+                0 => {}
+                // Redis Cluster has one database too, of its sixteen.
+                1..16 => return Err(Fault::OtherDatabase),
+                _ => return Err(Fault::Database),
             }
         } else {
             return Err(Fault::Syntax);

@@ -200,28 +200,6 @@ fn too_few_for_w_refuse_and_change_nothing() {
 }
 
 #[test]
-fn a_node_alone_forgets_nothing() {
-    let mut cluster = Cluster::start(1, 1, 1, 1);
-    let writer = Writer::start("a", cluster.address(1));
-    writer.await_clean(HEALED_WITHIN);
-    cluster.kill(1);
-    let mut acknowledged = writer.finish();
-    cluster.restart(1);
-    assert_readable(&cluster, 1, &acknowledged);
-
-    let mut client = cluster.client(1);
-    assert_eq!(client.say("DEL a:0:0").expect("an answer"), Value::Integer(1));
-    assert_eq!(client.say("SET a:0:1 again").expect("an answer"), Value::ok());
-    acknowledged.remove("a:0:0");
-    acknowledged.insert("a:0:1".to_owned(), "again".to_owned());
-    let status = cluster.terminate(1);
-    assert!(status.success(), "SIGTERM ended it with {status}");
-    cluster.restart(1);
-    assert_readable(&cluster, 1, &acknowledged);
-    assert!(cluster.client(1).say("GET a:0:0").expect("an answer").is_nothing());
-}
-
-#[test]
 fn every_node_may_be_restarted_in_turn() {
     let mut cluster = Cluster::start(3, 3, 1, 2);
     let writers = [Writer::start("a", cluster.address(1)), Writer::start("b", cluster.address(2))];
