@@ -59,7 +59,7 @@ pub static ROWS: &[Row] = &[
         "Where clients and other nodes find this node, if that is not the address it binds"]),
     Row::new(NODE, ["data-dir", "DIR", "kvorum-data/nID",
         "The folder for this node's files; made if it is not there"]),
-    Row::new(NODE, ["threads", "COUNT", "one per core",
+    Row::new(NODE, ["threads", "COUNT", "one per core but one",
         "Threads that serve connections"]),
 
     Row::new(CLUSTER, ["cluster", "NAME", "kvorum",

@@ -98,7 +98,7 @@ impl Settings {
             Ok((seconds > 0).then_some(Duration::from_secs(seconds)))
         };
         Ok(Settings {
-            threads: read.number("threads", cores(), 1..=1_024)? as usize,
+            threads: read.number("threads", threads(), 1..=1_024)? as usize,
             cluster: read.one("cluster", "kvorum".to_owned(), name)?,
             secret: read.secret()?,
             vnodes: read.one("vnodes", vnode_count_for(place.members.len()), vnode_count)?,
@@ -240,8 +240,10 @@ impl Settings {
 }
 
 /// Threads when nobody says how many.
-fn cores() -> u64 {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
+/// One core is left to the kernel's share of the network work and to everyone else: measured, a
+/// node with a thread on every core spends the last one on waking threads.
+fn threads() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64 - 1).max(1)
 }
 
 fn vnode_count(text: &str) -> Result<u16, String> {

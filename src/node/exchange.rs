@@ -225,7 +225,7 @@ impl Node {
                 sleep(Duration::from_millis(2)).await;
             }
             let mut frames = BytesMut::new();
-            let wanted = |tag: u16| some.contains(&((tag >> 8) as u8));
+            let wanted = |bucket: u8| some.contains(&bucket);
             self.keyspace.read(vnode, super::now(), |keys| {
                 keys.records(wanted, |_, record| {
                     Frame::Put { id: 0, vnode, record }.encode(&mut frames);

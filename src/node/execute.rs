@@ -270,6 +270,7 @@ impl Node {
         });
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the whole of a request's fate in one call")]
     fn run_write(
         &self,
         batch: &mut Batch,

@@ -98,11 +98,14 @@ pub(super) enum Pause {
     Close,
 }
 
+/// The arguments of one request, in the connection's input.
+type Arguments<'b> = SmallVec<[&'b [u8]; 8]>;
+
 /// The next requests of a batch, scanned before the first of them is run, so that the memory
 /// they touch is fetched together.
 struct Ahead<'b> {
     /// Arguments, and the bytes from the end of the request before.
-    requests: SmallVec<[(SmallVec<[&'b [u8]; 8]>, usize); LOOK_AHEAD]>,
+    requests: SmallVec<[(Arguments<'b>, usize); LOOK_AHEAD]>,
     /// Bytes of blank lines behind the last request.
     blank: usize,
 }

@@ -15,9 +15,10 @@
 //!
 //! A 16-byte key with a 64-byte value takes 16 bytes more: 96, exactly a size class.
 //!
-//! The upper 16 bits of the pointer carry the upper 16 bits of the key's hash. User-space
-//! addresses have 48 bits on the platforms Kvorum runs on (checked at every allocation), and the
-//! spare ones let a scan filter by hash, and a lookup refuse a wrong block, without touching it.
+//! A table's slot is seven bytes: 48 of address (more user-space addresses have not on the
+//! platforms Kvorum runs on; checked at every allocation) and the upper 8 bits of the key's hash,
+//! which let a scan or an exchange pass over blocks without touching them. The eighth byte of a
+//! pointer would cost two bytes a key in tables that are half full.
 //!
 //! # Why the `unsafe` here is sound
 //!
@@ -26,6 +27,8 @@
 //! * The length of the allocation is a function of the header ([`Header::read`]), which is written
 //!   before the block is seen by anyone and rewritten only by [`Block::overwrite`], which refuses a
 //!   change of any length.
+//! * The address is kept as bytes, so its provenance is exposed when the block is made and taken up
+//!   again when it is used.
 //! * The bytes are fully initialised before `Block::allocate` returns.
 #![allow(unsafe_code)]
 
@@ -47,8 +50,9 @@ const EXPIRES: u8 = 8;
 const LZ4: u8 = 16;
 const ENTRY: u8 = 32;
 
-const TAG_SHIFT: u32 = 48;
-const ADDRESS_MASK: usize = (1 << TAG_SHIFT) - 1;
+const TAG_SHIFT: u32 = 56;
+const ADDRESS_SIZE: usize = 6;
+const ADDRESS_MASK: usize = (1 << (8 * ADDRESS_SIZE)) - 1;
 
 /// What a block holds beside its key.
 #[derive(Clone, PartialEq, Debug)]
@@ -91,7 +95,7 @@ pub(super) fn prefetch_place(table: &Table, hash: u64) {
 
 /// Fetches the block that a table holds for a key of this hash, without looking into it.
 pub(super) fn prefetch_block(table: &Table, hash: u64) {
-    let tag = (hash >> TAG_SHIFT) as u16;
+    let tag = tag_of(hash);
     if let Some((block, _)) = table.get(hash, |(block, _)| block.tag() == tag) {
         let start = block.start().as_ptr();
         prefetch(start);
@@ -101,12 +105,7 @@ pub(super) fn prefetch_block(table: &Table, hash: u64) {
 
 /// A key and what it holds.
 #[derive(Debug)]
-pub(super) struct Block(NonNull<u8>);
-
-// SAFETY: a block owns its bytes alone, and they are plain data.
-unsafe impl Send for Block {}
-// SAFETY: `&Block` only reads.
-unsafe impl Sync for Block {}
+pub(super) struct Block([u8; ADDRESS_SIZE + 1]);
 
 /// Offsets within a block, read from its first bytes.
 #[derive(Clone, Copy)]
@@ -209,6 +208,10 @@ fn write_plain(out: &mut [u8], header: Header, key: &[u8], plain: &Plain<'_>) {
     put(out, at, plain.value.bytes);
 }
 
+const fn tag_of(hash: u64) -> u8 {
+    (hash >> TAG_SHIFT) as u8
+}
+
 impl Block {
     /// A plain string. `hash` is the key's hash.
     pub(super) fn plain(hash: u64, key: &[u8], plain: &Plain<'_>) -> Block {
@@ -236,16 +239,18 @@ impl Block {
         // SAFETY: every block has a flags byte, so `size` is not zero.
         let start = unsafe { alloc::alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { alloc::handle_alloc_error(layout) };
-        assert!(start.addr().get() <= ADDRESS_MASK, "user-space addresses have 48 bits");
+        let address = start.as_ptr().expose_provenance();
+        assert!(address <= ADDRESS_MASK, "user-space addresses have 48 bits");
         // SAFETY: `size` fresh bytes, ours alone.
         write(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), size) });
-        Block(start.map_addr(|address| address | ((hash as usize >> TAG_SHIFT) << TAG_SHIFT)))
+        let [a, b, c, d, e, f, ..] = address.to_le_bytes();
+        Block([a, b, c, d, e, f, tag_of(hash)])
     }
 
     fn start(&self) -> NonNull<u8> {
-        self.0.map_addr(|address| {
-            std::num::NonZero::new(address.get() & ADDRESS_MASK).expect("blocks have addresses")
-        })
+        let [a, b, c, d, e, f, _] = self.0;
+        let address = usize::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        NonNull::new(std::ptr::with_exposed_provenance_mut(address)).expect("blocks have addresses")
     }
 
     fn header(&self) -> Header {
@@ -258,14 +263,14 @@ impl Block {
         unsafe { std::slice::from_raw_parts(self.start().as_ptr(), header.end) }
     }
 
-    /// The upper 16 bits of the key's hash.
-    pub(super) fn tag(&self) -> u16 {
-        (self.0.addr().get() >> TAG_SHIFT) as u16
+    /// The upper 8 bits of the key's hash.
+    pub(super) const fn tag(&self) -> u8 {
+        self.0[ADDRESS_SIZE]
     }
 
     /// Whether this is the block of `key`, whose hash is `hash`.
     pub(super) fn is(&self, hash: u64, key: &[u8]) -> bool {
-        self.tag() == (hash >> TAG_SHIFT) as u16 && self.key() == key
+        self.tag() == tag_of(hash) && self.key() == key
     }
 
     /// The key.
@@ -388,8 +393,8 @@ mod tests {
             let plain = plain_of(hlc, actor, n, expire, raw_len, &value);
             let mut block = Block::plain(hash, &key, &plain);
             prop_assert!(block.is(hash, &key));
-            prop_assert_eq!(block.tag(), (hash >> 48) as u16);
-            prop_assert_eq!(block.form(), Form::Plain(plain.clone()));
+            prop_assert_eq!(block.tag(), (hash >> 56) as u8);
+            prop_assert_eq!(block.form(), Form::Plain(plain));
             // In place when every length stays, untouched otherwise.
             for (bytes, n) in [(&value, small_n), (&other, n)] {
                 let next = plain_of(hlc ^ 5, actor ^ 3, n, expire.map(|e| e ^ 1), raw_len, bytes);

@@ -270,8 +270,11 @@ impl VnodeRead<'_> {
 
     /// Visible keys whose hash has its upper 16 bits in `prefixes`, in no order.
     pub fn scan(&self, prefixes: Range<u32>, mut visit: impl FnMut(&[u8], &View<'_>)) {
+        let tags = prefixes.start >> 8..=prefixes.end.saturating_sub(1) >> 8;
+        let whole = prefixes.start & 0xFF == 0 && prefixes.end & 0xFF == 0;
         for block in blocks(self.table) {
-            if prefixes.contains(&u32::from(block.tag()))
+            if tags.contains(&u32::from(block.tag()))
+                && (whole || prefixes.contains(&((self.seed.key(block.key()) >> 48) as u32)))
                 && let Some(view) = view_of(block.form(), self.now, block.size())
             {
                 visit(block.key(), &view);
@@ -279,10 +282,10 @@ impl VnodeRead<'_> {
         }
     }
 
-    /// Records of everything held (tombstones too) whose hash has its upper 16 bits in `prefixes`.
-    pub fn records(&self, prefixes: impl Fn(u16) -> bool, mut visit: impl FnMut(&[u8], &[u8])) {
+    /// Records of everything held (tombstones too) in the buckets of the tree that `wanted` names.
+    pub fn records(&self, wanted: impl Fn(u8) -> bool, mut visit: impl FnMut(&[u8], &[u8])) {
         let mut out = BytesMut::new();
-        for block in blocks(self.table).filter(|block| prefixes(block.tag())) {
+        for block in blocks(self.table).filter(|block| wanted(block.tag())) {
             out.clear();
             record_form(block.key(), &block.form(), &mut out);
             visit(block.key(), &out);

@@ -56,7 +56,7 @@ impl Life {
     pub fn write(&self, boot: Boot) -> io::Result<()> {
         let fresh = self.folder.join("life.new");
         let mut file = File::create(&fresh).map_err(|error| at(&fresh, &error))?;
-        write!(file, "{HEAD}{}\n", boot.0)?;
+        writeln!(file, "{HEAD}{}", boot.0)?;
         file.sync_all()?;
         fs::rename(&fresh, self.folder.join(FILE))?;
         File::open(&self.folder)?.sync_all()
