@@ -98,24 +98,42 @@ fn write(
     Some(())
 }
 
-/// Asserts that `node` answers every one of `pairs`.
+/// Asserts that `node` answers every one of `pairs`. It may refuse for a while, as nodes find each
+/// other again; a wrong answer is wrong at once.
 fn assert_readable(cluster: &Cluster, node: usize, pairs: &BTreeMap<String, String>) {
     let mut client = cluster.client(node);
-    let mut lost = Vec::new();
-    let pairs: Vec<_> = pairs.iter().collect();
+    let mut left: Vec<_> = pairs.iter().collect();
+    let start = Instant::now();
+    while !left.is_empty() {
+        let mut lost = Vec::new();
+        left = read(&mut client, &left, &mut lost);
+        let shown = lost.iter().take(10).cloned().collect::<Vec<_>>().join("\n");
+        assert!(lost.is_empty(), "node {node} lost {} of {}:\n{shown}", lost.len(), pairs.len());
+        let refused = left.len();
+        assert!(start.elapsed() < HEALED_WITHIN, "node {node} refuses {refused} of its keys");
+    }
+}
+
+/// Reads `pairs`: answers those that were refused, and puts what was answered wrongly into `lost`.
+fn read<'a>(
+    client: &mut Client,
+    pairs: &[(&'a String, &'a String)],
+    lost: &mut Vec<String>,
+) -> Vec<(&'a String, &'a String)> {
+    let mut refused = Vec::new();
     for chunk in pairs.chunks(200) {
         for (key, _) in chunk {
             client.send(&["GET", key]).expect("the node takes commands");
         }
-        for (key, value) in chunk {
-            let reply = client.receive().expect("an answer");
-            if reply != Value::bulk(value) {
-                lost.push(format!("{key}: {reply:?} for {value:?}"));
+        for &(key, value) in chunk {
+            match client.receive().expect("an answer") {
+                reply if reply == Value::bulk(value) => {}
+                reply if reply.is_refusal() => refused.push((key, value)),
+                reply => lost.push(format!("{key}: {reply:?} for {value:?}")),
             }
         }
     }
-    let shown = lost.iter().take(10).cloned().collect::<Vec<_>>().join("\n");
-    assert!(lost.is_empty(), "node {node} lost {} of {}:\n{shown}", lost.len(), pairs.len());
+    refused
 }
 
 #[test]
@@ -183,8 +201,10 @@ fn too_few_for_w_refuse_and_change_nothing() {
         for (key, value) in &old {
             // A read may be refused as well: with N=3 and W=3 two replicas prove nothing.
             let reply = client.call(&["GET", key]).expect("an answer");
-            let is_old = reply == Value::bulk(value) || reply.error_code() == Some("NOQUORUM");
-            assert!(is_old, "{key}: {reply:?} for {value:?}");
+            assert!(
+                reply == Value::bulk(value) || reply.is_refusal(),
+                "{key}: {reply:?} for {value:?}"
+            );
         }
     }
     cluster.restart(3);
@@ -197,6 +217,21 @@ fn too_few_for_w_refuse_and_change_nothing() {
         assert!(start.elapsed() < HEALED_WITHIN, "all nodes are back, but writes are refused");
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+#[test]
+fn a_node_alone_ends_in_order_and_starts_again() {
+    let mut cluster = Cluster::start(1, 1, 1, 1);
+    let writer = Writer::start("a", cluster.address(1));
+    writer.await_clean(HEALED_WITHIN);
+    let status = cluster.terminate(1);
+    assert!(status.success(), "SIGTERM ended it with {status}");
+    cluster.restart(1);
+    writer.await_clean(HEALED_WITHIN);
+    cluster.kill(1);
+    cluster.restart(1);
+    writer.await_clean(HEALED_WITHIN);
+    writer.finish();
 }
 
 #[test]

@@ -12,9 +12,6 @@ use crate::support::client::{Client, Value};
 use crate::support::cluster::{Cluster, Options};
 use crate::support::linearizable::{Act, Event, is_linearizable};
 
-/// Errors that promise that nothing was done.
-const NOTHING_DONE: [&str; 3] = ["NOQUORUM", "CLUSTERDOWN", "TRYAGAIN"];
-
 type Histories = BTreeMap<String, Vec<Event>>;
 
 /// What the clients of one test share.
@@ -87,7 +84,7 @@ impl Stage {
             *client = None;
         }
         match reply {
-            Ok(reply) if is_refusal(&reply) => {
+            Ok(reply) if reply.is_refusal() => {
                 thread::sleep(Duration::from_millis(1));
                 None
             }
@@ -114,10 +111,6 @@ fn command(client: &mut Client, key: &str, act: Act) -> io::Result<Value> {
         Act::Write(None) => client.call(&["DEL", key]),
         Act::Write(Some(value)) => client.call(&["SET", key, &value.to_string()]),
     }
-}
-
-fn is_refusal(reply: &Value) -> bool {
-    reply.error_code().is_some_and(|code| NOTHING_DONE.contains(&code))
 }
 
 /// The act with what a read answered.

@@ -58,6 +58,11 @@ impl Value {
         }
     }
 
+    /// Whether this is an error that promises that nothing was done.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self.error_code(), Some("NOQUORUM" | "CLUSTERDOWN" | "TRYAGAIN"))
+    }
+
     /// All the text in it, for looking a word up in a reply whose shape is free.
     pub(crate) fn text(&self) -> String {
         let mut out = String::new();
