@@ -26,6 +26,7 @@ use crate::value::record;
 use super::Node;
 use super::batch::{Batch, Origin, PeerIndex, Waiter};
 use super::execute::Request;
+use super::looked::Counted;
 use super::replies::ReplyBytes;
 use super::slab::{Slab, Ticket};
 
@@ -263,19 +264,21 @@ impl Node {
             // Read and digest under one lock, or a write between them would go unconfirmed.
             let (now, random) = (batch.now, batch.random.u64(..));
             let digests = operation.with_request(|request| {
-                self.keyspace.read(vnode, now, |views| {
+                self.keyspace.read(vnode, now, |keys| {
                     let mut changes = SmallVec::new();
                     let args = request.args;
                     let reply = &mut out;
+                    let counted = Counted::new(keys, batch.looked);
                     run(&mut crate::command::spec::Call {
                         args,
                         now,
                         random,
-                        views,
+                        views: &counted,
                         reply,
                         changes: &mut changes,
                     });
-                    operation.each_key().map(|key| views.state_digest(operation.key(key))).collect()
+                    batch.looked = counted.looked();
+                    operation.each_key().map(|key| keys.state_digest(operation.key(key))).collect()
                 })
             });
             operation.digests = digests;
