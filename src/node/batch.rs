@@ -15,6 +15,7 @@ use crate::coordinator::tally::Tally;
 use crate::peer::message::{FwdStatus, Message};
 
 use super::gather::Gathering;
+use super::looked::Looked;
 use super::replies::{Replies, ReplyBytes, Wakes};
 use super::slab::Ticket;
 
@@ -114,6 +115,7 @@ pub struct Batch {
     pub(super) awaited: Vec<Awaited>,
     pub(super) records: Records,
     pub(super) wakes: Wakes,
+    pub(super) looked: Looked,
 }
 
 impl Batch {
@@ -125,6 +127,7 @@ impl Batch {
             awaited: Vec::new(),
             records: Records::default(),
             wakes: Wakes::default(),
+            looked: Looked::default(),
         }
     }
 

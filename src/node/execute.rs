@@ -23,6 +23,7 @@ use super::Node;
 use super::batch::{Awaited, Batch, Origin, PeerIndex, Wait, Waiter};
 use super::gather::{Gathering, Rule};
 use super::inflight::Forwarded;
+use super::looked::Counted;
 
 /// Flag of a forwarded request: one part of a command that crosses slots.
 pub(super) const FWD_PART: u8 = 4;
@@ -233,7 +234,10 @@ impl Node {
         self.keyspace.read(vnode, now, |views| {
             let mut changes = SmallVec::new();
             let args = request.args;
+            let counted = Counted::new(views, batch.looked);
+            let views = &counted;
             run(&mut Call { args, now, random, views, reply: out, changes: &mut changes });
+            batch.looked = counted.looked();
             debug_assert!(changes.is_empty(), "{} reads", request.spec.name);
         });
     }

@@ -1,11 +1,17 @@
 //! `KV.EXPLAIN key`: everything this node knows about where a key stands and why.
 
+use std::sync::Arc;
+
+use crate::base::hash::Digest;
 use crate::base::id::{NodeId, VnodeId};
 use crate::base::time::Dot;
 use crate::coordinator::route::Reach;
 use crate::ring::slot::slot_of;
 
 use super::Node;
+use super::batch::{Batch, Origin};
+use super::execute::{Request, Submitted};
+use super::replies::{Replies, ReplyBytes};
 
 /// What a node knows of one key.
 #[derive(Clone, Debug)]
@@ -33,6 +39,8 @@ pub struct Held {
     pub siblings: usize,
     /// Where the value is.
     pub tier: &'static str,
+    /// The digest of all of it, its history included.
+    pub digest: Digest,
 }
 
 impl Node {
@@ -51,16 +59,35 @@ impl Node {
         }
     }
 
+    /// Asks the other replicas of a key that this node holds whether they hold the same as `held`.
+    /// The reply, which begins with `head`, ends with the array of the names of those who do, this
+    /// node among them; it comes to the next place of `replies`.
+    pub fn confirm(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        held: &Held,
+        head: &[u8],
+        replies: &Arc<Replies>,
+    ) -> Submitted {
+        let origin = Origin::Session { replies: replies.clone(), place: replies.reserve() };
+        self.begin_survey(batch, request, held.digest, ReplyBytes::from_slice(head), origin);
+        Submitted::Pending
+    }
+
     fn held(&self, vnode: VnodeId, key: &[u8]) -> Held {
-        let entry = self.keyspace.read(vnode, super::now(), |keys| keys.entry(key));
+        let (entry, digest) = self
+            .keyspace
+            .read(vnode, super::now(), |keys| (keys.entry(key), keys.state_digest(key)));
         let Some(entry) = entry else {
-            return Held { context: "D()".to_owned(), tier: "none", ..Held::default() };
+            return Held { context: "D()".to_owned(), tier: "none", digest, ..Held::default() };
         };
         Held {
             dot: entry.siblings().map(|(dot, _)| dot).max(),
             context: entry.context().to_string(),
             siblings: entry.siblings().count(),
             tier: if entry.is_tombstone() { "tombstone" } else { "memory" },
+            digest,
         }
     }
 }

@@ -67,6 +67,7 @@ pub(super) fn uncertain() -> ReplyBytes {
 impl Node {
     /// Sends what the batch gathered: at most one append a peer, one wake-up a connection.
     pub fn flush(&self, batch: &mut Batch) {
+        batch.looked.settle(&self.metrics);
         let tickets: SmallVec<[Ticket; 32]> = if batch.awaited.is_empty() {
             SmallVec::new()
         } else {

@@ -22,6 +22,7 @@ mod expiry;
 mod gather;
 mod inbox;
 mod inflight;
+mod looked;
 mod quorum;
 mod routes;
 mod slab;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use tracing::error;
 
 use crate::base::hash::Digest;
@@ -17,6 +17,7 @@ use crate::command::spec::{Keyed, Spec};
 use crate::coordinator::contract::{Effective, Override};
 use crate::coordinator::gather::{Effect, Reason, Revision};
 use crate::coordinator::read::Read;
+use crate::coordinator::survey::Survey;
 use crate::coordinator::write::{Ran, Write};
 use crate::peer::message::{FwdStatus, Message, Verdict};
 use crate::resp::reply::{Protocol, Reply};
@@ -25,6 +26,7 @@ use crate::value::record;
 use super::Node;
 use super::batch::{Batch, Origin, PeerIndex, Waiter};
 use super::execute::Request;
+use super::looked::Counted;
 use super::replies::ReplyBytes;
 use super::slab::{Slab, Ticket};
 
@@ -49,6 +51,7 @@ struct Asked {
 enum Machine {
     Read(Read),
     Write(Write),
+    Survey(Survey),
 }
 
 /// What one peer has said of an operation's keys so far; the machine hears it once for all keys.
@@ -112,6 +115,16 @@ impl Machine {
             (Machine::Write(write), Event::Acknowledged(from)) => write.on_ack(from, out),
             (Machine::Read(read), Event::Deadline) => read.on_deadline(out),
             (Machine::Write(write), Event::Deadline) => write.on_deadline(out),
+            (Machine::Survey(survey), Event::Same(from)) => survey.on_same(from, out),
+            (Machine::Survey(survey), Event::Deadline) => survey.on_deadline(out),
+            (
+                Machine::Survey(survey),
+                Event::Entry { from, .. }
+                | Event::Stored(from, _)
+                | Event::Refused(from)
+                | Event::Lost(from)
+                | Event::Acknowledged(from),
+            ) => survey.on_other(from, out),
         }
     }
 
@@ -119,6 +132,7 @@ impl Machine {
         match self {
             Machine::Read(read) => read.is_done(),
             Machine::Write(write) => write.is_done(),
+            Machine::Survey(survey) => survey.is_done(),
         }
     }
 }
@@ -196,6 +210,52 @@ impl Node {
         super::execute::Outcome::Pending
     }
 
+    /// Begins to ask the other replicas of a key whether they hold what `digest` says this one
+    /// holds. `reply` is what the reply begins with; the names of those who do end it.
+    pub(super) fn begin_survey(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        digest: Digest,
+        reply: ReplyBytes,
+        origin: Origin,
+    ) {
+        let vnode = self.vnode_of(request.args[request.first_key()]);
+        let others: SmallVec<[NodeId; 8]> =
+            self.routes.others(vnode).iter().map(|&(_, peer)| self.routes.node(peer)).collect();
+        let mut effects = Vec::new();
+        let operation = Operation {
+            machine: Machine::Survey(Survey::start(&others, &mut effects)),
+            spec: request.spec,
+            args: request.args.iter().map(|arg| arg.to_vec()).collect(),
+            digests: smallvec![digest],
+            keys: request.key_places(),
+            protocol: request.protocol,
+            asked: request.asked,
+            readonly: request.readonly,
+            run: |_| {},
+            vnode,
+            reply,
+            origin: Some(origin),
+            deadline: self.deadline(batch.now),
+            answers: SmallVec::new(),
+        };
+        let operation = Arc::new(Mutex::new(operation));
+        let ticket = self.operations.operations.lock().insert(operation.clone());
+        self.carry_out(batch, ticket, &mut operation.lock(), effects);
+    }
+
+    /// Ends a survey's reply with this node and those that hold the same, by name.
+    fn name_confirmed(&self, same: &[NodeId], protocol: Protocol, reply: &mut ReplyBytes) {
+        let mut nodes: SmallVec<[NodeId; 8]> = SmallVec::from_slice(same);
+        nodes.push(self.id());
+        nodes.sort_unstable();
+        let mut out = Reply::new(protocol);
+        out.array(nodes.len());
+        nodes.iter().for_each(|node| out.bulk(node.to_string().as_bytes()));
+        reply.extend_from_slice(&out.bytes);
+    }
+
     /// Takes the operation's keys as they are now: their digests, and for a read its reply.
     fn look_again(&self, batch: &mut Batch, operation: &mut Operation) {
         let (vnode, run) = (operation.vnode, operation.run);
@@ -204,19 +264,21 @@ impl Node {
             // Read and digest under one lock, or a write between them would go unconfirmed.
             let (now, random) = (batch.now, batch.random.u64(..));
             let digests = operation.with_request(|request| {
-                self.keyspace.read(vnode, now, |views| {
+                self.keyspace.read(vnode, now, |keys| {
                     let mut changes = SmallVec::new();
                     let args = request.args;
                     let reply = &mut out;
+                    let counted = Counted::new(keys, batch.looked);
                     run(&mut crate::command::spec::Call {
                         args,
                         now,
                         random,
-                        views,
+                        views: &counted,
                         reply,
                         changes: &mut changes,
                     });
-                    operation.each_key().map(|key| views.state_digest(operation.key(key))).collect()
+                    batch.looked = counted.looked();
+                    operation.each_key().map(|key| keys.state_digest(operation.key(key))).collect()
                 })
             });
             operation.digests = digests;
@@ -254,7 +316,10 @@ impl Node {
                     }
                 }
                 Effect::Answer => {
-                    let reply = std::mem::take(&mut operation.reply);
+                    let mut reply = std::mem::take(&mut operation.reply);
+                    if let Machine::Survey(survey) = &operation.machine {
+                        self.name_confirmed(survey.same(), operation.protocol, &mut reply);
+                    }
                     if let Some(origin) = operation.origin.take() {
                         batch.settle(origin, FwdStatus::Ok, reply);
                     }
@@ -355,6 +420,8 @@ impl Node {
         self.answered(batch, peer, id, |node, batch, operation, asked| match verdict {
             Verdict::Same => Some(()),
             Verdict::NotCounting => None,
+            // A look repairs nothing.
+            Verdict::Differs(_) if matches!(operation.machine, Machine::Survey(_)) => None,
             Verdict::Differs(record) => {
                 node.join_answer(batch, peer, operation, asked.key, record);
                 Some(())

@@ -59,13 +59,13 @@ impl Session {
         if !self.is_admitted() && !spec.flags.has(Flag::NoAuth) {
             return out.error("NOAUTH Authentication required.");
         }
-        if let Run::Session = spec.run {
-            return self.run_here(server, spec, args, out);
-        }
         if let Ok(places) = spec.keys_of(args)
             && places.into_iter().any(|place| args[place].len() > KEY_SIZE_MAX)
         {
             return out.error(format!("ERR key is longer than {KEY_SIZE_MAX} bytes"));
+        }
+        if let Run::Session = spec.run {
+            return self.run_here(server, spec, args, out);
         }
         let request =
             Request { spec, args, protocol: self.protocol, asked, readonly: self.readonly };
@@ -73,6 +73,11 @@ impl Session {
             self.note_order(spec, args);
         }
         let submitted = server.node.submit(&mut self.batch, &request, out, &self.replies);
+        self.submitted(submitted);
+    }
+
+    /// Takes note of a reply that comes later.
+    pub(super) fn submitted(&mut self, submitted: Submitted) {
         if submitted == Submitted::Pending {
             self.pending += 1;
             if self.is_hushed() {
@@ -82,7 +87,7 @@ impl Session {
     }
 
     /// Commands that the connection answers by itself.
-    fn run_here(&mut self, server: &Server, spec: &Spec, args: &[&[u8]], out: &mut Reply) {
+    fn run_here(&mut self, server: &Server, spec: &'static Spec, args: &[&[u8]], out: &mut Reply) {
         let family = spec.name.split('|').next().unwrap_or(spec.name);
         match family {
             _ if spec.short_name() == "help" && spec.name.contains('|') => {

@@ -6,6 +6,7 @@ use crate::command::number::{integer, is};
 use crate::command::spec::Spec;
 use crate::command::table::resolve;
 use crate::coordinator::contract::Override;
+use crate::node::execute::Request;
 use crate::node::explain::{Explanation, Held};
 use crate::resp::reply::Reply;
 
@@ -17,12 +18,12 @@ use super::session::Session;
 pub(super) fn run(
     server: &Server,
     session: &mut Session,
-    spec: &Spec,
+    spec: &'static Spec,
     args: &[&[u8]],
     out: &mut Reply,
 ) {
     match spec.name {
-        "kv.explain" => explain(server, args[1], out),
+        "kv.explain" => explain(server, session, spec, args, out),
         _ => quorum(server, session, args, out),
     }
 }
@@ -103,14 +104,44 @@ fn tell_quorum(server: &Server, asked: Override, out: &mut Reply) {
     }
 }
 
-fn explain(server: &Server, key: &[u8], out: &mut Reply) {
-    let explanation = server.node.explain(key);
-    let Explanation { slot, vnode, replicas, coordinator, held } = &explanation;
-    let text = |out: &mut Reply, name: &str, value: String| {
-        out.bulk(name.as_bytes());
-        out.bulk(value.as_bytes());
+/// KV.EXPLAIN key. The last field names the replicas that hold the same as this one, and waits for
+/// their word; where this node holds nothing of the key's vnode there is nothing to compare.
+fn explain(
+    server: &Server,
+    session: &mut Session,
+    spec: &'static Spec,
+    args: &[&[u8]],
+    out: &mut Reply,
+) {
+    let explanation = server.node.explain(args[1]);
+    let mark = out.bytes.len();
+    out.map(7);
+    write_place(&explanation, out);
+    out.bulk(b"asked");
+    out.bulk(server.node.id().to_string().as_bytes());
+    out.bulk(b"held");
+    let Some(held) = &explanation.held else {
+        out.null();
+        out.bulk(b"confirmed");
+        return out.null();
     };
-    out.map(6);
+    write_held(held, out);
+    out.bulk(b"confirmed");
+    let request = Request {
+        spec,
+        args,
+        protocol: session.protocol,
+        asked: session.asked,
+        readonly: session.readonly,
+    };
+    let (batch, replies) = (&mut session.batch, &session.replies);
+    let submitted = server.node.confirm(batch, &request, held, &out.bytes[mark..], replies);
+    out.bytes.truncate(mark);
+    session.submitted(submitted);
+}
+
+fn write_place(explanation: &Explanation, out: &mut Reply) {
+    let Explanation { slot, vnode, replicas, coordinator, held: _ } = explanation;
     out.bulk(b"slot");
     out.integer(i64::from(*slot));
     out.bulk(b"vnode");
@@ -119,18 +150,14 @@ fn explain(server: &Server, key: &[u8], out: &mut Reply) {
     out.array(replicas.len());
     for (node, reach) in replicas {
         out.map(2);
-        text(out, "node", node.to_string());
-        text(out, "state", reach_name(*reach).to_owned());
+        out.bulk(b"node");
+        out.bulk(node.to_string().as_bytes());
+        out.bulk(b"state");
+        out.bulk(reach_name(*reach).as_bytes());
     }
     out.bulk(b"coordinator");
     match coordinator {
         Some(node) => out.bulk(node.to_string().as_bytes()),
-        None => out.null(),
-    }
-    text(out, "asked", server.node.id().to_string());
-    out.bulk(b"held");
-    match held {
-        Some(held) => write_held(held, out),
         None => out.null(),
     }
 }
