@@ -1,4 +1,5 @@
-//! The command line: `kvorum server` runs a node, `kvorum dev` a whole cluster to try.
+//! The command line: `kvorum server` runs a node, `kvorum dev` a whole cluster to try, and
+//! `kvorum health` asks whether a node answers.
 
 use std::process::ExitCode;
 
@@ -9,6 +10,8 @@ use tikv_jemallocator::Jemalloc;
 
 #[path = "main/dev.rs"]
 mod dev;
+#[path = "main/health.rs"]
+mod health;
 #[path = "main/ports.rs"]
 mod ports;
 #[path = "main/serve.rs"]
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
             Err(why) => refuse("server", &why),
         },
         Some(("dev", flags)) => dev::run_dev(flags),
+        Some(("health", flags)) => health::run_health(flags),
         _ => unreachable!("clap demands a subcommand and knows no other"),
     }
 }
@@ -53,6 +57,7 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(server_command())
         .subcommand(dev::dev_command())
+        .subcommand(health::health_command())
 }
 
 /// Says why nothing was started.
