@@ -85,8 +85,6 @@ pub enum Section {
     Quorum,
     /// Links to peers.
     Peers,
-    /// The log.
-    Persistence,
 }
 
 /// One row of the list, as it is now.
@@ -135,7 +133,6 @@ macro_rules! metrics {
 metrics! {
     Clients {
         Gauge connected_clients: "Clients connected now.",
-        Gauge blocked_clients: "Clients that wait for other replicas now.",
     }
     Stats {
         Counter total_connections_received: "Connections accepted.",
@@ -152,14 +149,11 @@ metrics! {
         Counter keyspace_misses: "Keys looked up by a read and not found.",
     }
     Quorum {
-        Counter reads_coordinated: "Reads this node coordinated.",
-        Counter writes_coordinated: "Writes this node coordinated.",
         Counter forwarded: "Commands sent on to another coordinator.",
         Counter forwarded_here: "Commands run here for another node's client.",
         Counter quorum_reads: "Reads that asked other replicas.",
         Counter quorum_prechecks: "Writes that asked other replicas before they ran.",
         Counter read_repairs: "Entries written back to replicas that a read saw behind.",
-        Counter conflicts: "Joins that left siblings.",
         Counter noquorum: "-NOQUORUM replies: too few replicas, nothing done.",
         Counter tryagain: "-TRYAGAIN replies: too few answers in time, nothing done.",
         Counter clusterdown: "-CLUSTERDOWN replies: nobody could coordinate, nothing done.",
@@ -169,20 +163,11 @@ metrics! {
         Gauge connected_peers: "Peers with a link now.",
         Gauge recovering_vnodes: "Vnodes that do not count yet after an unclean start.",
         Counter peer_links_lost: "Links to peers that broke.",
-        Counter total_peer_input_bytes: "Bytes read from peers.",
-        Counter total_peer_output_bytes: "Bytes written to peers.",
         Counter deltas_received: "Changes received from coordinators.",
         Counter deltas_sent: "Changes sent to other replicas.",
         Counter exchanges: "Tree exchanges finished.",
         Counter exchanges_differing: "Tree exchanges that found a difference.",
         Counter exchange_entries_sent: "Entries sent in exchanges.",
-        Counter exchange_entries_received: "Entries received in exchanges.",
-    }
-    Persistence {
-        Counter log_bytes_written: "Bytes appended to the log.",
-        Counter log_writes: "Batches appended to the log.",
-        Counter log_syncs: "fsync calls on the log.",
-        Counter log_errors: "Appends or fsyncs that failed.",
     }
 }
 

@@ -44,7 +44,7 @@ impl Node {
         for vnode in (0..self.routes.vnodes()).map(VnodeId) {
             let Some(peer) = self.serves(vnode, request.writes()) else {
                 let text = "CLUSTERDOWN some vnodes have no reachable replica, nothing was done";
-                return refuse(out, text);
+                return self.cluster_down(out, text);
             };
             match parts.iter_mut().find(|(at, _)| *at == peer) {
                 Some((_, vnodes)) => vnodes.push(vnode),
@@ -308,7 +308,10 @@ impl Node {
                 let vnodes = [scan.cursor.vnode];
                 self.ask_vnodes(batch, request, peer, &vnodes, out, origin)
             }
-            None => refuse(out, "CLUSTERDOWN a vnode has no reachable replica, nothing was done"),
+            None => self.cluster_down(
+                out,
+                "CLUSTERDOWN a vnode has no reachable replica, nothing was done",
+            ),
         }
     }
 

@@ -224,13 +224,15 @@ impl Node {
             while link.queued_bytes() > LINK_SHARE_BYTES && !link.is_closed() {
                 sleep(Duration::from_millis(2)).await;
             }
-            let mut frames = BytesMut::new();
+            let (mut frames, mut entries) = (BytesMut::new(), 0);
             let wanted = |bucket: u8| some.contains(&bucket);
             self.keyspace.read(vnode, super::now(), |keys| {
                 keys.records(wanted, |_, record| {
                     Frame::Put { id: 0, vnode, record }.encode(&mut frames);
+                    entries += 1;
                 });
             });
+            self.metrics.exchange_entries_sent.add(entries);
             if !frames.is_empty() && link.append(&frames, 0).is_err() {
                 return;
             }
@@ -240,7 +242,9 @@ impl Node {
     fn exchanged(&self, peer: PeerIndex, active: &Active, buckets: u16) {
         let vnode = active.vnode;
         self.unsettled.settle(vnode, peer);
+        self.metrics.exchanges.bump();
         if buckets > 0 {
+            self.metrics.exchanges_differing.bump();
             debug!(vnode = vnode.0, peer, buckets, "exchanged");
         }
         let counting = active.counting && self.routes.reach(peer) == Reach::Up;
@@ -248,6 +252,7 @@ impl Node {
         let was_over = recovery.is_over();
         recovery.on_exchanged(vnode, self.routes.node(peer), counting);
         let is_over = recovery.is_over();
+        self.metrics.recovering_vnodes.set(recovery.vnodes().count() as u64);
         drop(recovery);
         if is_over && !was_over {
             info!("recovered from peers: this node counts again");

@@ -160,8 +160,16 @@ impl Node {
         }
         match standing.coordinator {
             Some(peer) => self.forward(batch, request, peer, flags, out, origin),
-            None => refuse(out, "CLUSTERDOWN no replica of the key is reachable, nothing was done"),
+            None => self.cluster_down(
+                out,
+                "CLUSTERDOWN no replica of the key is reachable, nothing was done",
+            ),
         }
+    }
+
+    pub(super) fn cluster_down(&self, out: &mut Reply, text: &str) -> Outcome {
+        self.metrics.clusterdown.bump();
+        refuse(out, text)
     }
 
     fn may_read_here(&self, request: &Request<'_>, vnode: VnodeId) -> bool {
@@ -188,6 +196,7 @@ impl Node {
         let counting = self.routes.standing(vnode).counting;
         if request.writes() {
             if let Err(refusal) = admit(counting, effective.write_needs()) {
+                self.metrics.noquorum.bump();
                 return refuse(out, refusal.to_string());
             }
             if effective.precheck() > 1 {
@@ -196,6 +205,7 @@ impl Node {
             return self.run_write(batch, request, vnode, run, effective, out, origin);
         }
         if let Err(refusal) = admit(counting, effective.read_needs()) {
+            self.metrics.noquorum.bump();
             return refuse(out, refusal.to_string());
         }
         if effective.read_needs() > 1 {

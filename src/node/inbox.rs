@@ -94,6 +94,7 @@ impl Inbox for NodeInbox {
         node.routes.set_reach(index, Reach::Recovering);
         node.owe(index);
         let _ = link.send(&Message::Status { body: &[node.status()] });
+        node.metrics.connected_peers.add(1);
         info!(%peer, boot = boot.0, "link up");
         Ok(())
     }
@@ -102,6 +103,8 @@ impl Inbox for NodeInbox {
         let node = &self.0;
         let Some(index) = node.routes.index(peer) else { return };
         warn!(%peer, %reason, "link down");
+        node.metrics.connected_peers.sub(1);
+        node.metrics.peer_links_lost.bump();
         node.routes.set_reach(index, Reach::Down);
         let at = &node.peers[usize::from(index)];
         *at.outbox.write() = None;
@@ -135,6 +138,7 @@ impl Inbox for NodeInbox {
         }
         if messages.reps() > before {
             let upto = messages.reps();
+            node.metrics.deltas_received.add(upto - before);
             reader.batch.to(index).send(&Message::RepAck { upto });
         }
         node.flush(&mut reader.batch);
@@ -256,6 +260,7 @@ impl Node {
     }
 
     fn run_forwarded(&self, reader: &mut Reader, peer: PeerIndex, forward: &Forward<'_>) {
+        self.metrics.forwarded_here.bump();
         let Reader { batch, scanner, reply } = reader;
         reply.bytes.clear();
         reply.protocol =

@@ -101,6 +101,7 @@ impl Node {
             let Ok(last) = link.append(&outgoing.frames, outgoing.reps) else {
                 return false;
             };
+            self.metrics.deltas_sent.add(outgoing.reps);
             let before = last - outgoing.reps;
             stream.extend(outgoing.waits.iter().map(|wait| InStream {
                 sequence: before + wait.nth,
@@ -209,6 +210,7 @@ impl Node {
                 let text = "UNCERTAIN the coordinator did not answer, the write may have been done";
                 batch.settle(forward.origin, FwdStatus::Uncertain, bytes(text));
             } else {
+                self.metrics.tryagain.bump();
                 let text = "TRYAGAIN the coordinator did not answer, nothing was done";
                 batch.settle(forward.origin, FwdStatus::NotRun, bytes(text));
             }

@@ -300,6 +300,7 @@ impl Node {
             recovery.begin(vnode, &others, self.quorum.w);
         }
         let over = recovery.is_over();
+        self.metrics.recovering_vnodes.set(recovery.vnodes().count() as u64);
         drop(recovery);
         self.routes.set_reach(me, if over { Reach::Up } else { Reach::Recovering });
     }

@@ -182,8 +182,10 @@ impl Node {
             self.routes.others(vnode).iter().map(|&(_, peer)| self.routes.node(peer)).collect();
         let mut effects = Vec::new();
         let machine = if request.writes() {
+            self.metrics.quorum_prechecks.bump();
             Machine::Write(Write::start(&others, ask, &mut effects))
         } else {
+            self.metrics.quorum_reads.bump();
             Machine::Read(Read::start(&others, ask, &mut effects))
         };
         let keys: SmallVec<[u32; 2]> = request.key_places();
@@ -335,7 +337,8 @@ impl Node {
     fn fail_operation(&self, batch: &mut Batch, operation: &mut Operation, reason: Reason) {
         let (status, count) = match reason {
             Reason::Uncertain => (FwdStatus::Uncertain, &self.metrics.uncertain),
-            _ => (FwdStatus::NotRun, &self.metrics.noquorum),
+            Reason::TryAgain => (FwdStatus::NotRun, &self.metrics.tryagain),
+            Reason::NoQuorum => (FwdStatus::NotRun, &self.metrics.noquorum),
         };
         count.bump();
         let mut reply = Reply::new(operation.protocol);

@@ -168,14 +168,13 @@ fn about_memory(server: &Server, text: &mut Text) {
 }
 
 /// What dashboards and clients ask before they trust a node.
-fn about_persistence(server: &Server, text: &mut Text) {
+fn about_persistence(_: &Server, text: &mut Text) {
     text.row("loading", 0);
     text.row("async_loading", 0);
     text.row("rdb_bgsave_in_progress", 0);
     text.row("rdb_last_bgsave_status", "ok");
     text.row("aof_enabled", 0);
     text.row("aof_rewrite_in_progress", 0);
-    text.counters(server, Counted::Persistence);
 }
 
 fn about_replication(server: &Server, text: &mut Text) {

@@ -5,3 +5,6 @@
 mod block;
 pub mod keyspace;
 pub mod life;
+
+#[cfg(test)]
+mod keyspace_tests;
