@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::coordinator::contract::Override;
 use crate::node::batch::Batch;
@@ -433,6 +433,16 @@ impl Session {
     ) -> io::Result<()> {
         if out.bytes.is_empty() {
             return Ok(());
+        }
+        let limit = self.changeable.client_output_buffer_limit;
+        if limit > 0 && out.bytes.len() > limit {
+            warn!(
+                client = self.client.id,
+                bytes = out.bytes.len(),
+                limit,
+                "replies over the limit"
+            );
+            return Err(io::Error::other("client-output-buffer-limit"));
         }
         let metrics = server.node.metrics();
         metrics.total_net_output_bytes.add(out.bytes.len() as u64);
