@@ -3,6 +3,7 @@
 //! Uses std alone, so that it stays right whatever the crate depends on. `source.rs` takes
 //! comments and texts out of a file; `rules.rs` judges what is left.
 
+mod dependencies;
 mod rules;
 mod source;
 
