@@ -44,7 +44,7 @@ impl std::fmt::Display for ApplyError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ApplyError::TooManySiblings => {
-                write!(f, "the key already has {SIBLINGS_MAX} concurrent values")
+                write!(f, "TOOMANYSIBLINGS the key already has {SIBLINGS_MAX} concurrent values")
             }
         }
     }

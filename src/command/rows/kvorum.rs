@@ -19,7 +19,7 @@ pub const ROWS: &[Spec] = &[
             Group::Kvorum,
             "0.1.0",
             PER_NODE,
-            "Tells where a key lives, by which contract, and what each of its replicas holds",
+            "Tells where a key lives, who coordinates it, what this node holds of it and who holds the same",
         )
         .args(&[KEY]),
     Spec::new("kv.quorum", -1, Run::Session)
@@ -28,7 +28,7 @@ pub const ROWS: &[Spec] = &[
             Group::Kvorum,
             "0.1.0",
             CONSTANT,
-            "Shows or sets how many replicas this connection's reads and writes wait for",
+            "Shows or sets how many replicas reads and writes wait for, on this connection or for one command (`KV.QUORUM R 2 GET key`); DEFAULT resets",
         )
         .args(&[
             Arg::integer("replies").token("R").optional(),
