@@ -13,7 +13,8 @@ cd "$(dirname "$0")/.."
 step() { echo "== $*"; "$@"; }
 step cargo fmt --all --check
 step cargo clippy --quiet --locked --all-targets -- -D warnings
-RUSTDOCFLAGS='-D warnings' step cargo doc --quiet --locked --no-deps --document-private-items
+# The pages show private items, too, so links to them lead somewhere.
+RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' step cargo doc --quiet --locked --no-deps --document-private-items
 step scripts/licences.py
 for script in scripts/*.sh .ci/run; do step bash -n "$script"; done
 [[ ${1-} == --quick ]] || step scripts/test.sh
