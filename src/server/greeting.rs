@@ -22,7 +22,7 @@ const NOT_AUTHENTICATED: &str = "NOAUTH HELLO must be called with the client alr
     authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to \
     authenticate the client and select the RESP protocol version at the same time";
 
-/// AUTH [user] password.
+/// AUTH \[user\] password.
 pub(super) fn auth(session: &mut Session, args: &[&[u8]], out: &mut Reply) {
     let (user, password) = match args {
         [_, password] if session.changeable.requirepass.is_some() => (&b"default"[..], password),
