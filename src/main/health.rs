@@ -15,12 +15,15 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
+use kvorum::resp::decode::decode;
+use kvorum::resp::nested::Nested;
+use kvorum::resp::reply::Protocol;
 
 /// How long the node may take, from connecting to its answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// Longest line that is read: enough to say what came instead.
-const LINE_SIZE_MAX: usize = 256;
+/// Longest reply that is read: enough to say what came instead.
+const REPLY_SIZE_MAX: usize = 256;
 
 /// `kvorum health` as the command line knows it.
 pub(crate) fn health_command() -> Command {
@@ -41,14 +44,13 @@ pub(crate) fn run_health(flags: &ArgMatches) -> ExitCode {
     let host: &String = flags.get_one("host").expect("it has a default");
     let port: u16 = *flags.get_one("port").expect("it has a default");
     match answer((host, port), ANSWER_MAX) {
-        Ok(line) if is_alive(&line) => {
+        Ok(reply) if is_alive(&reply) => {
             // A closed standard output does not make the node ill.
             let _ = writeln!(io::stdout(), "{host}:{port} answers");
             ExitCode::SUCCESS
         }
-        Ok(line) => {
-            let line = String::from_utf8_lossy(&line);
-            eprintln!("kvorum: {host}:{port} answers PING with {line:?}");
+        Ok(reply) => {
+            eprintln!("kvorum: {host}:{port} answers PING with {reply:?}");
             ExitCode::FAILURE
         }
         Err(why) => {
@@ -58,12 +60,16 @@ pub(crate) fn run_health(flags: &ArgMatches) -> ExitCode {
     }
 }
 
-fn is_alive(line: &[u8]) -> bool {
-    line == b"+PONG" || line.starts_with(b"-NOAUTH ")
+fn is_alive(reply: &Nested) -> bool {
+    match reply {
+        Nested::Simple(text) => text == "PONG",
+        Nested::Error(text) => text.starts_with(b"NOAUTH "),
+        _ => false,
+    }
 }
 
-/// The first line that the node answers to PING, without its end.
-fn answer(address: (&str, u16), patience: Duration) -> io::Result<Vec<u8>> {
+/// What the node answers to PING.
+fn answer(address: (&str, u16), patience: Duration) -> io::Result<Nested> {
     let deadline = Instant::now() + patience;
     let mut refused = io::Error::new(ErrorKind::NotFound, "the host has no address");
     for address in address.to_socket_addrs()? {
@@ -75,24 +81,23 @@ fn answer(address: (&str, u16), patience: Duration) -> io::Result<Vec<u8>> {
     Err(refused)
 }
 
-fn ping(mut stream: TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
+fn ping(mut stream: TcpStream, deadline: Instant) -> io::Result<Nested> {
     stream.set_write_timeout(Some(left(deadline)?))?;
     stream.write_all(b"*1\r\n$4\r\nPING\r\n")?;
-    let mut line = Vec::new();
-    while line.len() < LINE_SIZE_MAX {
+    let mut reply = Vec::new();
+    while reply.len() < REPLY_SIZE_MAX {
         stream.set_read_timeout(Some(left(deadline)?))?;
-        let mut bytes = [0; LINE_SIZE_MAX];
+        let mut bytes = [0; REPLY_SIZE_MAX];
         let read = stream.read(&mut bytes)?;
         if read == 0 {
             return Err(io::Error::new(ErrorKind::UnexpectedEof, "the connection was closed"));
         }
-        line.extend_from_slice(&bytes[..read]);
-        if let Some(end) = line.windows(2).position(|two| two == b"\r\n") {
-            line.truncate(end);
-            break;
+        reply.extend_from_slice(&bytes[..read]);
+        if let Some((reply, _)) = decode(&reply, Protocol::Resp2).map_err(io::Error::other)? {
+            return Ok(reply);
         }
     }
-    Ok(line)
+    Err(io::Error::new(ErrorKind::InvalidData, "the answer does not end"))
 }
 
 /// The time until `deadline`; it is never nothing, which would mean "no limit" to a socket.
@@ -109,7 +114,7 @@ mod tests {
     use std::thread;
 
     /// What is learned of a node that answers in these pieces and then says no more.
-    fn learned(pieces: &'static [&'static [u8]], closes: bool) -> io::Result<Vec<u8>> {
+    fn learned(pieces: &'static [&'static [u8]], closes: bool) -> io::Result<Nested> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let node = thread::spawn(move || {
@@ -139,7 +144,8 @@ mod tests {
     #[test]
     fn anything_else_is_not() {
         assert!(!is_alive(&learned(&[b"-ERR max number of clients reached\r\n"], true).unwrap()));
-        assert!(!is_alive(&learned(&[&[b'x'; 4096]], false).unwrap()));
+        assert!(learned(&[&[b'x'; 4096]], false).is_err(), "no reply at all");
+        assert!(learned(&[b"+", &[b'x'; 4096]], false).is_err(), "a line without end");
         assert_eq!(learned(&[b"+PONG"], true).unwrap_err().kind(), ErrorKind::UnexpectedEof);
         assert!(learned(&[b"+PONG"], false).is_err(), "a node that stops in mid-line");
         let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use crate::base::id::{NodeId, VnodeId};
 use crate::coordinator::route::Reach;
-use crate::resp::reply::Reply;
+use crate::resp::nested::Nested;
 use crate::ring::member::Member;
 use crate::ring::slot::slots_of;
 use crate::ring::topology::Topology;
@@ -136,85 +136,77 @@ impl<'a> Chart<'a> {
     }
 
     /// `CLUSTER SLOTS`: of each run the coordinator, then the others that are reachable.
-    pub(super) fn write_slots(&self, out: &mut Reply) {
-        out.array(self.runs.len());
-        for run in &self.runs {
-            let nodes: Vec<&Member> = run
-                .nodes
-                .iter()
-                .map(|&node| self.member(node))
-                .enumerate()
-                .filter(|&(place, (_, reach))| place == 0 || reach != Reach::Down)
-                .map(|(_, (member, _))| member)
-                .collect();
-            out.array(2 + nodes.len());
-            write_range(&run.slots, out);
-            for member in nodes {
-                out.array(4);
-                out.bulk(member.host.as_bytes());
-                out.integer(i64::from(member.client_port));
-                out.bulk(self.topology.redis_id(member.node).as_bytes());
-                // Names of other kinds; the host above is the only one there is.
-                out.map(0);
-            }
-        }
+    pub(super) fn slots(&self) -> Nested {
+        Nested::array(self.runs.iter().map(|run| {
+            let reachable = |&(place, (_, reach)): &(usize, (&Member, Reach))| {
+                place == 0 || reach != Reach::Down
+            };
+            let nodes = run.nodes.iter().map(|&node| self.member(node)).enumerate();
+            let nodes = nodes.filter(reachable).map(|(_, (member, _))| self.address(member));
+            Nested::Array(range(&run.slots).into_iter().chain(nodes).collect())
+        }))
+    }
+
+    fn address(&self, member: &Member) -> Nested {
+        Nested::array([
+            Nested::bulk(member.host.clone()),
+            Nested::Integer(i64::from(member.client_port)),
+            Nested::bulk(self.topology.redis_id(member.node)),
+            // Names of other kinds; the host above is the only one there is.
+            Nested::Map(Vec::new()),
+        ])
     }
 
     /// `CLUSTER SHARDS`: runs of the same nodes together, wherever they lie.
-    pub(super) fn write_shards(&self, out: &mut Reply) {
-        let mut shards: Vec<(&[NodeId], Vec<&Range<u16>>)> = Vec::new();
+    pub(super) fn shards(&self) -> Nested {
+        let mut shards: Vec<(&[NodeId], Vec<Nested>)> = Vec::new();
         for run in &self.runs {
             match shards.iter_mut().find(|(nodes, _)| *nodes == run.nodes) {
-                Some((_, slots)) => slots.push(&run.slots),
-                None => shards.push((&run.nodes, vec![&run.slots])),
+                Some((_, slots)) => slots.extend(range(&run.slots)),
+                None => shards.push((&run.nodes, range(&run.slots).into())),
             }
         }
-        out.array(shards.len());
-        for (nodes, slots) in shards {
-            out.map(2);
-            out.bulk(b"slots");
-            out.array(2 * slots.len());
-            slots.iter().for_each(|range| write_range(range, out));
-            out.bulk(b"nodes");
-            out.array(nodes.len());
-            for (place, &node) in nodes.iter().enumerate() {
-                self.write_shard_node(node, if place == 0 { "master" } else { "replica" }, out);
-            }
-        }
+        Nested::array(shards.into_iter().map(|(nodes, slots)| {
+            let role = |place| if place == 0 { "master" } else { "replica" };
+            let nodes = nodes.iter().enumerate();
+            let nodes = nodes.map(|(place, &node)| self.shard_node(node, role(place)));
+            Nested::Map(vec![
+                (Nested::bulk("slots"), Nested::Array(slots)),
+                (Nested::bulk("nodes"), Nested::array(nodes)),
+            ])
+        }))
     }
 
-    fn write_shard_node(&self, node: NodeId, role: &str, out: &mut Reply) {
+    fn shard_node(&self, node: NodeId, role: &'static str) -> Nested {
         let (member, reach) = self.member(node);
-        let text = |out: &mut Reply, name: &str, value: &str| {
-            out.bulk(name.as_bytes());
-            out.bulk(value.as_bytes());
-        };
-        out.map(7);
-        text(out, "id", &self.topology.redis_id(node));
-        out.bulk(b"port");
-        out.integer(i64::from(member.client_port));
-        text(out, "ip", &member.host);
-        text(out, "endpoint", &member.host);
-        text(out, "role", role);
-        out.bulk(b"replication-offset");
-        out.integer(0);
         let health = match reach {
             Reach::Up => "online",
             Reach::Recovering => "loading",
             Reach::Down => "fail",
         };
-        text(out, "health", health);
+        let rows = [
+            ("id", Nested::bulk(self.topology.redis_id(node))),
+            ("port", Nested::Integer(i64::from(member.client_port))),
+            ("ip", Nested::bulk(member.host.clone())),
+            ("endpoint", Nested::bulk(member.host.clone())),
+            ("role", Nested::bulk(role)),
+            ("replication-offset", Nested::Integer(0)),
+            ("health", Nested::bulk(health)),
+        ];
+        Nested::Map(rows.map(|(name, value)| (Nested::bulk(name), value)).into())
     }
 }
 
 /// The first and the last slot.
-fn write_range(slots: &Range<u16>, out: &mut Reply) {
-    out.integer(i64::from(slots.start));
-    out.integer(i64::from(slots.end - 1));
+fn range(slots: &Range<u16>) -> [Nested; 2] {
+    [Nested::Integer(i64::from(slots.start)), Nested::Integer(i64::from(slots.end - 1))]
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::resp::nested;
+    use crate::resp::reply::Reply;
+
     use super::*;
     use crate::resp::reply::Protocol;
     use crate::ring::contract::Contract;
@@ -253,11 +245,11 @@ mod tests {
         let id = topology.redis_id(ME);
         let line = format!("{id} 10.0.0.1:6379@16379 myself,master - 0 0 1 connected 0-16383\n");
         assert_eq!(chart.nodes_text(), line);
-        let [two, three] =
-            [Protocol::Resp2, Protocol::Resp3].map(|p| written(p, |out| chart.write_slots(out)));
+        let [two, three] = [Protocol::Resp2, Protocol::Resp3]
+            .map(|p| written(p, |out| nested::encode(&chart.slots(), out)));
         let slots = format!("*1 *3 :0 :16383 *4 $8 10.0.0.1 :6379 $40 {id}");
         assert_eq!((two, three), (format!("{slots} *0 "), format!("{slots} %0 ")));
-        let shards = written(Protocol::Resp3, |out| chart.write_shards(out));
+        let shards = written(Protocol::Resp3, |out| nested::encode(&chart.shards(), out));
         assert_eq!(
             shards,
             format!(
@@ -302,9 +294,9 @@ mod tests {
         let nodes = chart.nodes_text();
         let line = nodes.lines().last().expect("three lines");
         assert!(line.ends_with("master,fail - 0 0 1 disconnected"), "{line}");
-        let slots = written(Protocol::Resp2, |out| chart.write_slots(out));
+        let slots = written(Protocol::Resp2, |out| nested::encode(&chart.slots(), out));
         assert!(!slots.contains(&topology.redis_id(lost)), "{slots}");
-        let shards = written(Protocol::Resp2, |out| chart.write_shards(out));
+        let shards = written(Protocol::Resp2, |out| nested::encode(&chart.shards(), out));
         assert!(shards.contains("$6 health $4 fail"), "{shards}");
         assert!(chart.summary_text(0, 0).starts_with("cluster_state:ok\r\n"));
     }

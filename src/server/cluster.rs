@@ -11,6 +11,7 @@ use crate::command::fault::Fault;
 use crate::command::number::integer;
 use crate::command::spec::Spec;
 use crate::peer::state::LinkState;
+use crate::resp::nested;
 use crate::resp::reply::Reply;
 use crate::ring::slot::slot_of;
 
@@ -47,8 +48,8 @@ pub(super) fn run(
             out.verbatim(&chart().summary_text(sent, received));
         }
         "cluster|nodes" => out.verbatim(&chart().nodes_text()),
-        "cluster|slots" => chart().write_slots(out),
-        "cluster|shards" => chart().write_shards(out),
+        "cluster|slots" => nested::encode(&chart().slots(), out),
+        "cluster|shards" => nested::encode(&chart().shards(), out),
         "cluster|links" => write_links(server, out),
         "cluster|replicas" | "cluster|slaves" => replicas(server, args[2], out),
         "cluster|countkeysinslot" => answer(count_keys(server, session, args, out), out),

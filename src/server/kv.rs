@@ -8,6 +8,7 @@ use crate::command::table::resolve;
 use crate::coordinator::contract::Override;
 use crate::node::execute::Request;
 use crate::node::explain::{Explanation, Held};
+use crate::resp::nested::{self, Nested};
 use crate::resp::reply::Reply;
 
 use super::Server;
@@ -116,16 +117,14 @@ fn explain(
     let explanation = server.node.explain(args[1]);
     let mark = out.bytes.len();
     out.map(7);
-    write_place(&explanation, out);
-    out.bulk(b"asked");
-    out.bulk(server.node.id().to_string().as_bytes());
-    out.bulk(b"held");
+    let mut told = place(&explanation);
+    told.push(("asked", Nested::bulk(server.node.id().to_string())));
     let Some(held) = &explanation.held else {
-        out.null();
-        out.bulk(b"confirmed");
-        return out.null();
+        told.extend([("held", Nested::Null), ("confirmed", Nested::Null)]);
+        return write_rows(told, out);
     };
-    write_held(held, out);
+    told.push(("held", what_is_held(held)));
+    write_rows(told, out);
     out.bulk(b"confirmed");
     let request = Request {
         spec,
@@ -140,41 +139,42 @@ fn explain(
     session.submitted(submitted);
 }
 
-fn write_place(explanation: &Explanation, out: &mut Reply) {
-    let Explanation { slot, vnode, replicas, coordinator, held: _ } = explanation;
-    out.bulk(b"slot");
-    out.integer(i64::from(*slot));
-    out.bulk(b"vnode");
-    out.integer(i64::from(vnode.0));
-    out.bulk(b"replicas");
-    out.array(replicas.len());
-    for (node, reach) in replicas {
-        out.map(2);
-        out.bulk(b"node");
-        out.bulk(node.to_string().as_bytes());
-        out.bulk(b"state");
-        out.bulk(reach_name(*reach).as_bytes());
-    }
-    out.bulk(b"coordinator");
-    match coordinator {
-        Some(node) => out.bulk(node.to_string().as_bytes()),
-        None => out.null(),
+fn write_rows(rows: Vec<(&'static str, Nested)>, out: &mut Reply) {
+    for (name, value) in rows {
+        out.bulk(name.as_bytes());
+        nested::encode(&value, out);
     }
 }
 
-fn write_held(held: &Held, out: &mut Reply) {
-    out.map(4);
-    out.bulk(b"dot");
-    match held.dot {
-        Some(dot) => out.bulk(format!("{}@{:?}", dot.hlc.0, dot.actor).as_bytes()),
-        None => out.null(),
-    }
-    out.bulk(b"context");
-    out.bulk(held.context.as_bytes());
-    out.bulk(b"siblings");
-    out.integer(held.siblings as i64);
-    out.bulk(b"tier");
-    out.bulk(held.tier.as_bytes());
+fn text_or_null(text: Option<String>) -> Nested {
+    text.map_or(Nested::Null, Nested::bulk)
+}
+
+fn place(explanation: &Explanation) -> Vec<(&'static str, Nested)> {
+    let Explanation { slot, vnode, replicas, coordinator, held: _ } = explanation;
+    let replicas = replicas.iter().map(|(node, reach)| {
+        Nested::Map(vec![
+            (Nested::bulk("node"), Nested::bulk(node.to_string())),
+            (Nested::bulk("state"), Nested::bulk(reach_name(*reach))),
+        ])
+    });
+    vec![
+        ("slot", Nested::Integer(i64::from(*slot))),
+        ("vnode", Nested::Integer(i64::from(vnode.0))),
+        ("replicas", Nested::array(replicas)),
+        ("coordinator", text_or_null(coordinator.map(|node| node.to_string()))),
+    ]
+}
+
+fn what_is_held(held: &Held) -> Nested {
+    let dot = held.dot.map(|dot| format!("{}@{:?}", dot.hlc.0, dot.actor));
+    let rows = [
+        ("dot", text_or_null(dot)),
+        ("context", Nested::bulk(held.context.clone())),
+        ("siblings", Nested::Integer(held.siblings as i64)),
+        ("tier", Nested::bulk(held.tier)),
+    ];
+    Nested::Map(rows.map(|(name, value)| (Nested::bulk(name), value)).into())
 }
 
 #[cfg(test)]
