@@ -4,5 +4,6 @@ pub mod float;
 pub mod hash;
 pub mod id;
 pub mod limits;
+pub mod size;
 pub mod time;
 pub mod wire;

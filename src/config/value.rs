@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use crate::base::id::NodeId;
+use crate::base::size::bytes;
 use crate::ring::member::Member;
 
 /// The longest zone, cluster or host name, in bytes.
@@ -46,21 +47,6 @@ pub fn size(text: &str, range: RangeInclusive<u64>) -> Result<usize, String> {
             shown(*range.end())
         )
     })
-}
-
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let unit: u64 = match text[digits..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" => 1_000,
-        "kb" => 1 << 10,
-        "m" => 1_000_000,
-        "mb" => 1 << 20,
-        "g" => 1_000_000_000,
-        "gb" => 1 << 30,
-        _ => return None,
-    };
-    text[..digits].parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// A size as people write it.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use smallvec::SmallVec;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error};
 
 use crate::anti_entropy::exchange as tree;
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
@@ -95,14 +95,14 @@ impl Inbox for NodeInbox {
         node.owe(index);
         let _ = link.send(&Message::Status { body: &[node.status()] });
         node.metrics.connected_peers.add(1);
-        info!(%peer, boot = boot.0, "link up");
+        debug!(%peer, boot = boot.0, "a peer is there");
         Ok(())
     }
 
     fn link_down(&self, peer: NodeId, reason: &DownReason) {
         let node = &self.0;
         let Some(index) = node.routes.index(peer) else { return };
-        warn!(%peer, %reason, "link down");
+        debug!(%peer, %reason, "a peer is gone");
         node.metrics.connected_peers.sub(1);
         node.metrics.peer_links_lost.bump();
         node.routes.set_reach(index, Reach::Down);

@@ -6,6 +6,7 @@
 //! kept.
 
 use crate::base::limits::{QUERY_BUFFER_MAX, VALUE_SIZE_MAX};
+use crate::base::size;
 use crate::command::fault::Fault;
 use crate::command::glob;
 use crate::command::number::plain_integer;
@@ -126,7 +127,8 @@ const ROWS: &[Row] = &[
         Kind::May(
             |now| now.proto_max_bulk_len.to_string(),
             |next, text| {
-                size(text, 1 << 20, VALUE_SIZE_MAX).map(|size| next.proto_max_bulk_len = size)
+                size_within(text, 1 << 20, VALUE_SIZE_MAX)
+                    .map(|size| next.proto_max_bulk_len = size)
             },
         ),
     ),
@@ -135,7 +137,7 @@ const ROWS: &[Row] = &[
         Kind::May(
             |now| now.client_query_buffer_limit.to_string(),
             |next, text| {
-                size(text, 1 << 20, QUERY_BUFFER_MAX)
+                size_within(text, 1 << 20, QUERY_BUFFER_MAX)
                     .map(|size| next.client_query_buffer_limit = size)
             },
         ),
@@ -193,24 +195,12 @@ fn between(least: i64, most: i64) -> String {
     format!("argument must be between {least} and {most} inclusive")
 }
 
-/// A number of bytes with one of Redis's units (`k` is 1,000, `kb` is 1,024).
 fn bytes(text: &str) -> Option<usize> {
-    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let unit: usize = match text[digits..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" => 1_000,
-        "kb" => 1 << 10,
-        "m" => 1_000_000,
-        "mb" => 1 << 20,
-        "g" => 1_000_000_000,
-        "gb" => 1 << 30,
-        _ => return None,
-    };
-    text[..digits].parse::<usize>().ok()?.checked_mul(unit)
+    usize::try_from(size::bytes(text)?).ok()
 }
 
 /// A number of bytes from `least` to `most`.
-fn size(text: &str, least: usize, most: usize) -> Result<usize, String> {
+fn size_within(text: &str, least: usize, most: usize) -> Result<usize, String> {
     match bytes(text) {
         None => Err("argument must be a memory value".to_owned()),
         Some(size) if (least..=most).contains(&size) => Ok(size),
