@@ -59,6 +59,13 @@ impl Mailbox {
     }
 }
 
+/// Whose effects are carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Side {
+    Initiator,
+    Responder,
+}
+
 /// The exchange that this node has begun with a peer.
 struct Active {
     vnode: VnodeId,
@@ -117,8 +124,9 @@ impl Node {
             };
             let letter = mailbox.letters.lock().pop_front();
             if let Some((vnode, message)) = letter {
+                let side = if responds_to(&message) { Side::Responder } else { Side::Initiator };
                 let effects = self.answer(vnode, &message, active.as_mut());
-                self.carry_out_exchange(peer, &link, vnode, &mut active, effects).await;
+                self.carry_out_exchange(peer, &link, side, vnode, &mut active, effects).await;
                 continue;
             }
             if active.as_ref().is_some_and(|active| active.moved.elapsed() >= STUCK) {
@@ -131,7 +139,8 @@ impl Node {
                 number += 1;
                 let (begun, effects) = self.begin_exchange(peer, vnode, number);
                 active = Some(begun);
-                self.carry_out_exchange(peer, &link, vnode, &mut active, effects).await;
+                let side = Side::Initiator;
+                self.carry_out_exchange(peer, &link, side, vnode, &mut active, effects).await;
                 continue;
             }
             let patience = if active.is_some() { STUCK } else { Duration::from_secs(3600) };
@@ -180,28 +189,23 @@ impl Node {
         &self,
         peer: PeerIndex,
         link: &Outbox,
+        side: Side,
         vnode: VnodeId,
         active: &mut Option<Active>,
         effects: Vec<Effect>,
     ) {
         let mut effects = VecDeque::from(effects);
-        // Only the initiator is told that its entries are sent; a responder keeps no state.
-        let mut begun = active.is_some();
         while let Some(effect) = effects.pop_front() {
             match effect {
                 Effect::Send(message) => {
-                    begun &= !matches!(message.body, crate::anti_entropy::exchange::Body::End);
                     let mut body = Vec::new();
                     message.encode(&mut body);
                     let _ = link.send(&Frame::Tree { vnode, kind: 0, body: &body });
                 }
                 Effect::SendEntriesOf(buckets) => {
                     self.send_entries(link, vnode, buckets).await;
-                    let responding = effects.iter().any(|next| {
-                        matches!(next, Effect::Send(message)
-                            if matches!(message.body, crate::anti_entropy::exchange::Body::End))
-                    });
-                    if let Some(active) = active.as_mut().filter(|_| begun && !responding) {
+                    // A responder keeps no state, so nobody is told there.
+                    if let (Side::Initiator, Some(active)) = (side, active.as_mut()) {
                         let mut more = Vec::new();
                         active.moved = Instant::now();
                         active.exchange.on_entries_sent(&mut more);
