@@ -35,9 +35,11 @@ step() { # name, command…
 step 'build' cargo build --quiet --all-targets
 step 'transcripts against Redis' scripts/bless.sh
 step 'real clients' scripts/clients.sh
+# First, so that the last closing lines are those of the real tests: there are no examples to run yet.
+step 'documentation examples' cargo test --quiet --doc
 echo '== cargo test'
 status=0
-cargo test "$@" || status=$?
+cargo test --lib --bins --tests "$@" || status=$?
 
 # Nothing is printed after cargo's own closing lines unless something before them failed.
 [[ ${#failed[@]} == 0 ]] || { printf 'test.sh: FAILED before cargo test: %s\n' "${failed[@]}"; exit 1; }
