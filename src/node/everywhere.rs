@@ -71,7 +71,7 @@ impl Node {
             let outcome = if *peer == me {
                 self.vnodes_here(batch, request, vnodes, &mut part, origin)
             } else {
-                self.ask_vnodes(batch, request, *peer, vnodes, &mut part, origin)
+                self.ask_vnodes(batch, request, *peer, vnodes, origin)
             };
             if let Outcome::Replied(status) = outcome {
                 batch.settle(origin(), status, ReplyBytes::from_slice(&part.bytes));
@@ -96,7 +96,6 @@ impl Node {
         request: &Request<'_>,
         peer: PeerIndex,
         vnodes: &[VnodeId],
-        out: &mut Reply,
         origin: impl FnOnce() -> Origin,
     ) -> Outcome {
         let mut list = Vec::new();
@@ -104,7 +103,7 @@ impl Node {
         let mut args: SmallVec<[&[u8]; 8]> = SmallVec::from_slice(request.args);
         args.push(&list);
         let request = Request { args: &args, ..*request };
-        self.forward(batch, &request, peer, FWD_VNODES, out, origin)
+        self.forward(batch, &request, peer, FWD_VNODES, origin)
     }
 
     /// Runs a peer's part: the vnodes are the last argument.
@@ -306,7 +305,7 @@ impl Node {
         match self.serves(scan.cursor.vnode, false) {
             Some(peer) => {
                 let vnodes = [scan.cursor.vnode];
-                self.ask_vnodes(batch, request, peer, &vnodes, out, origin)
+                self.ask_vnodes(batch, request, peer, &vnodes, origin)
             }
             None => self.cluster_down(
                 out,

@@ -159,7 +159,7 @@ impl Node {
             return DONE;
         }
         match standing.coordinator {
-            Some(peer) => self.forward(batch, request, peer, flags, out, origin),
+            Some(peer) => self.forward(batch, request, peer, flags, origin),
             None => self.cluster_down(
                 out,
                 "CLUSTERDOWN no replica of the key is reachable, nothing was done",
@@ -363,10 +363,8 @@ impl Node {
         request: &Request<'_>,
         peer: PeerIndex,
         flags: u8,
-        out: &mut Reply,
         origin: impl FnOnce() -> Origin,
     ) -> Outcome {
-        let _ = out;
         let writes = request.writes();
         let deadline = self.deadline(batch.now);
         let id = self.inflight.forwards.lock().insert(Forwarded {

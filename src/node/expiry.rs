@@ -51,7 +51,7 @@ impl Node {
 
     fn collect_expired(&self, batch: &mut Batch, vnode: VnodeId) {
         let now = batch.now;
-        let (keys, _) = self.keyspace.read(vnode, now, |keys| keys.expired(usize::MAX));
+        let keys = self.keyspace.read(vnode, now, |keys| keys.expired());
         for keys in keys.chunks(KEYS_MAX) {
             let records = &mut batch.records;
             records.clear();

@@ -116,11 +116,8 @@ impl Session {
     }
 
     /// Whether an earlier request for one of these keys is still under way.
-    pub(super) fn conflicts(&self, server: &Server, args: &[&[u8]]) -> bool {
-        if self.pending == 0 || self.ordered.is_empty() || !self.keeps_order(server, self.asked) {
-            return self.pending > 0 && !self.ordered.is_empty() && touches(self, args);
-        }
-        touches(self, args)
+    pub(super) fn conflicts(&self, args: &[&[u8]]) -> bool {
+        self.pending > 0 && !self.ordered.is_empty() && touches(self, args)
     }
 }
 

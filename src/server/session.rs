@@ -337,7 +337,7 @@ impl Session {
             }
             let mut stopped = None;
             for (args, length) in &ahead.requests {
-                stopped = self.must_pause(server, args, out);
+                stopped = self.must_pause(args, out);
                 if stopped.is_some() {
                     break;
                 }
@@ -360,7 +360,7 @@ impl Session {
                     let rest = &input[consumed..];
                     let mut args: SmallVec<[&[u8]; 8]> = SmallVec::new();
                     scanner.arguments().fill(rest, &mut args);
-                    stopped = self.must_pause(server, &args, out);
+                    stopped = self.must_pause(&args, out);
                     if stopped.is_none() {
                         self.dispatch(server, &args, out);
                         requests += 1;
@@ -403,14 +403,14 @@ impl Session {
     }
 
     /// Why the next request may not be run yet.
-    fn must_pause(&self, server: &Server, args: &[&[u8]], out: &Reply) -> Option<Pause> {
+    fn must_pause(&self, args: &[&[u8]], out: &Reply) -> Option<Pause> {
         if self.closing {
             return Some(Pause::Close);
         }
         if out.bytes.len() >= WRITE_EARLY {
             return Some(Pause::Write);
         }
-        if self.pending >= PENDING_MAX || self.conflicts(server, args) {
+        if self.pending >= PENDING_MAX || self.conflicts(args) {
             return Some(Pause::Settle);
         }
         None

@@ -89,15 +89,6 @@ impl Weight {
     }
 }
 
-/// What a merge of a peer's record did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Merged {
-    /// What this node holds is different from before.
-    pub changed: bool,
-    /// What the record holds is less than what this node holds now.
-    pub sender_behind: bool,
-}
-
 /// Counts of one vnode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct VnodeCounts {
@@ -306,25 +297,18 @@ impl VnodeRead<'_> {
         self.table.len()
     }
 
-    /// Up to `most` keys that have expired but still hold a value, and whether there may be more.
-    pub fn expired(&self, most: usize) -> (Vec<Vec<u8>>, bool) {
-        let mut keys = Vec::new();
-        for block in blocks(self.table) {
-            let form = block.form();
-            let expires = match &form {
+    /// The keys that have expired but still hold a value.
+    pub fn expired(&self) -> Vec<Vec<u8>> {
+        let expires = |block: &&Block| {
+            let end = match block.form() {
                 Form::Plain(plain) => plain.expire_at,
                 Form::Entry(bytes) => {
                     decoded(bytes).view(UnixMs(0)).and_then(|view| view.expire_at)
                 }
             };
-            if expires.is_some_and(|at| at <= self.now) {
-                if keys.len() == most {
-                    return (keys, true);
-                }
-                keys.push(block.key().to_vec());
-            }
-        }
-        (keys, false)
+            end.is_some_and(|at| at <= self.now)
+        };
+        blocks(self.table).filter(expires).map(|block| block.key().to_vec()).collect()
     }
 }
 
@@ -460,56 +444,30 @@ impl VnodeWrite<'_> {
     }
 
     /// Joins a peer's record of `key` into what this node holds.
-    pub fn merge(&mut self, key: &[u8], record: &Record<'_>) -> Merged {
-        let hash = self.keyspace.seed.key(key);
+    pub fn merge(&mut self, key: &[u8], record: &Record<'_>) {
         let seed = self.keyspace.seed;
-        let found = self.table.get(hash, |(block, _)| block.is(hash, key));
+        let hash = seed.key(key);
         if let Record::Plain(incoming) = record {
             self.vnode.hlc = self.vnode.hlc.max(incoming.dot.hlc);
+            let found = self.table.get(hash, |(block, _)| block.is(hash, key));
             let verdict = match found.map(|(block, _)| block.form()) {
-                None => {
-                    self.insert_plain(hash, key, incoming);
-                    return Merged { changed: true, sender_behind: false };
-                }
+                None => return self.insert_plain(hash, key, incoming),
                 Some(Form::Plain(existing)) => join_plain(&existing, incoming),
                 Some(Form::Entry(_)) => PlainJoin::NeedsEntry,
             };
             match verdict {
-                PlainJoin::Keep => {
-                    let behind =
-                        state_digest_in(self.table, seed, key) != incoming.state_digest(seed, hash);
-                    return Merged { changed: false, sender_behind: behind };
-                }
-                PlainJoin::Replace => {
-                    self.store_plain(hash, key, incoming);
-                    return Merged { changed: true, sender_behind: false };
-                }
+                PlainJoin::Keep => return,
+                PlainJoin::Replace => return self.store_plain(hash, key, incoming),
                 PlainJoin::NeedsEntry => {}
             }
         }
         let mut entry = entry_in(self.table, seed, key).unwrap_or_default();
         let before = entry.state_digest(seed, hash);
-        let sent = match record {
-            Record::Plain(plain) => {
-                let sent = Entry::from_plain(plain);
-                entry.join(&sent);
-                Some(sent.state_digest(seed, hash))
-            }
-            Record::Whole(sent) => {
-                entry.join(sent);
-                Some(sent.state_digest(seed, hash))
-            }
-            Record::Delta(fragment) => {
-                entry.join_delta(fragment);
-                None
-            }
-        };
+        record.join_into(&mut entry);
         self.vnode.hlc = self.vnode.hlc.max(entry.hlc_max());
-        let after = entry.state_digest(seed, hash);
-        if after != before {
+        if entry.state_digest(seed, hash) != before {
             self.store_entry(hash, key, &entry);
         }
-        Merged { changed: after != before, sender_behind: sent.is_some_and(|sent| sent != after) }
     }
 
     fn store_plain(&mut self, hash: u64, key: &[u8], plain: &Plain<'_>) {
