@@ -221,6 +221,7 @@ fn view_of<'a>(form: Form<'a>, now: UnixMs, memory: usize) -> Option<View<'a>> {
                     Body::Made(packed.unpack().expect("a stored block unpacks").into_owned())
                 }
                 Body::Made(bytes) => Body::Made(bytes.clone()),
+                Body::Cold { .. } => unreachable!("an entry that was decoded is here"),
             };
             Some(View { kind: view.kind, expire_at: view.expire_at, memory, body })
         }

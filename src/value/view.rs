@@ -1,6 +1,9 @@
 //! What a command may see of a key: the visible value, whatever form it is stored in.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+
+use smallvec::SmallVec;
 
 use crate::base::time::UnixMs;
 
@@ -64,6 +67,48 @@ pub enum Body<'a> {
     Stored(Packed<'a>),
     /// A string that had to be made: a counter's sum.
     Made(Vec<u8>),
+    /// A string that is not in memory.
+    Cold {
+        /// Its length in bytes.
+        raw_len: usize,
+        /// Its key.
+        key: &'a [u8],
+        /// Where it is noted that the string was asked for.
+        missing: &'a Missing,
+    },
+}
+
+/// The keys whose values a command asked for and that are not in memory. A command that missed
+/// anything was answered with empty strings: its reply and changes are void, and it is run again
+/// when the values are there.
+#[derive(Debug, Default)]
+pub struct Missing(RefCell<SmallVec<[Vec<u8>; 1]>>);
+
+impl Missing {
+    /// Whether nothing was missed.
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// Notes that the value of `key` was asked for.
+    pub fn note(&self, key: &[u8]) {
+        let mut keys = self.0.borrow_mut();
+        if !keys.iter().any(|noted| noted == key) {
+            keys.push(key.to_vec());
+        }
+    }
+
+    /// The keys, each once; begins anew.
+    pub fn take(&self) -> SmallVec<[Vec<u8>; 1]> {
+        self.0.take()
+    }
+}
+
+/// Not a property of what is seen: two views are equal however they came about.
+impl PartialEq for Missing {
+    fn eq(&self, _: &Missing) -> bool {
+        true
+    }
 }
 
 impl View<'_> {
@@ -76,6 +121,10 @@ impl View<'_> {
             // Blocks are checked when they come in, so a bad one here is damaged memory.
             Body::Stored(packed) => packed.unpack().expect("a stored block unpacks"),
             Body::Made(bytes) => Cow::Borrowed(bytes),
+            Body::Cold { key, missing, .. } => {
+                missing.note(key);
+                Cow::Borrowed(&[])
+            }
         })
     }
 
@@ -87,6 +136,7 @@ impl View<'_> {
         Ok(match &self.body {
             Body::Stored(packed) => packed.len(),
             Body::Made(bytes) => bytes.len(),
+            Body::Cold { raw_len, .. } => *raw_len,
         })
     }
 }
