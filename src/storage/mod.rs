@@ -4,14 +4,19 @@ mod block;
 pub mod disk;
 pub mod frame;
 pub mod keyspace;
+mod lane;
 pub mod life;
 pub mod log;
 pub mod place;
 #[allow(dead_code, reason = "recovery, compaction and inspection are built on it")]
 pub mod scan;
 pub mod segment;
+pub mod syncer;
 #[allow(dead_code, reason = "recovery is built on it")]
 mod tail;
+mod tide;
 
 #[cfg(test)]
 mod keyspace_tests;
+#[cfg(test)]
+mod log_tests;
