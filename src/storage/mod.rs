@@ -3,16 +3,16 @@
 mod block;
 pub mod disk;
 pub mod frame;
+pub mod inspect;
 pub mod keyspace;
 mod lane;
 pub mod life;
 pub mod log;
 pub mod place;
-#[allow(dead_code, reason = "recovery, compaction and inspection are built on it")]
+pub mod recovery;
 pub mod scan;
 pub mod segment;
 pub mod syncer;
-#[allow(dead_code, reason = "recovery is built on it")]
 mod tail;
 mod tide;
 
