@@ -1,13 +1,19 @@
 //! The engine: the keyspace in memory, and the log that it is made of.
 
 mod block;
+mod cooling;
 pub mod disk;
 pub mod frame;
 pub mod keyspace;
 pub mod life;
 pub mod log;
 pub mod place;
+mod replay;
 pub mod segment;
+pub mod vnode_read;
+pub mod vnode_write;
+pub mod warming;
+mod weight;
 
 #[cfg(test)]
 mod keyspace_tests;
