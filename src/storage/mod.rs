@@ -1,6 +1,7 @@
 //! The engine: the keyspace in memory, and the log that it is made of.
 
 mod block;
+mod cooling;
 pub mod disk;
 pub mod frame;
 pub mod inspect;
@@ -10,11 +11,16 @@ pub mod life;
 pub mod log;
 pub mod place;
 pub mod recovery;
+mod replay;
 pub mod scan;
 pub mod segment;
 pub mod syncer;
 mod tail;
 mod tide;
+pub mod vnode_read;
+pub mod vnode_write;
+pub mod warming;
+mod weight;
 
 #[cfg(test)]
 mod keyspace_tests;
