@@ -26,3 +26,5 @@ mod weight;
 mod keyspace_tests;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+mod recovery_tests;
