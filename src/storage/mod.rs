@@ -13,6 +13,10 @@ pub mod syncer;
 mod tide;
 
 #[cfg(test)]
+mod disk_tests;
+#[cfg(test)]
 mod keyspace_tests;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+pub(crate) mod sim_disk;
