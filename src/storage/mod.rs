@@ -5,11 +5,14 @@ mod cooling;
 pub mod disk;
 pub mod frame;
 pub mod keyspace;
+mod lane;
 pub mod life;
 pub mod log;
 pub mod place;
 mod replay;
 pub mod segment;
+pub mod syncer;
+mod tide;
 pub mod vnode_read;
 pub mod vnode_write;
 pub mod warming;
@@ -17,3 +20,5 @@ mod weight;
 
 #[cfg(test)]
 mod keyspace_tests;
+#[cfg(test)]
+mod log_tests;
