@@ -8,6 +8,7 @@ pub mod keyspace;
 mod lane;
 pub mod life;
 pub mod log;
+mod lost;
 pub mod place;
 mod replay;
 pub mod segment;
@@ -22,3 +23,5 @@ mod weight;
 mod keyspace_tests;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+mod tiers_tests;
