@@ -3,6 +3,7 @@
 mod block;
 pub mod disk;
 pub mod frame;
+pub mod hint;
 pub mod keyspace;
 pub mod life;
 pub mod log;
