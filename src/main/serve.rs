@@ -9,6 +9,7 @@ use kvorum::node::{self, Node};
 use kvorum::ring::topology::Topology;
 use kvorum::server::{self, Server};
 use kvorum::storage::life::Life;
+use kvorum::storage::log::Layout;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -68,7 +69,12 @@ async fn serve(settings: &Settings) -> io::Result<()> {
     .map_err(io::Error::other)?;
     let clients = TcpListener::bind(SocketAddr::new(settings.bind, settings.port)).await?;
     let peers = TcpListener::bind(SocketAddr::new(settings.bind, settings.peer_port)).await?;
-    let life = Life::begin(&settings.data_dir)?;
+    let layout = Layout {
+        vnodes: settings.vnodes,
+        lanes: (settings.threads / 2).clamp(1, usize::from(u16::MAX)) as u16,
+        cluster: topology.id().0,
+    };
+    let life = Life::begin(&settings.data_dir, layout)?;
     let secret = settings.secret.as_ref().map_or("", |secret| secret.reveal());
     let options = node::Options {
         node: settings.node,
