@@ -230,12 +230,18 @@ impl Node {
             }
             let (mut frames, mut entries) = (BytesMut::new(), 0);
             let wanted = |bucket: u8| some.contains(&bucket);
-            self.keyspace.read(vnode, super::now(), |keys| {
+            let cold = self.keyspace.read(vnode, super::now(), |keys| {
                 keys.records(wanted, |_, record| {
                     Frame::Put { id: 0, vnode, record }.encode(&mut frames);
                     entries += 1;
-                });
+                })
             });
+            for cold in cold {
+                if let Ok(record) = self.keyspace.fetch(vnode, &cold) {
+                    Frame::Put { id: 0, vnode, record: &record }.encode(&mut frames);
+                    entries += 1;
+                }
+            }
             self.metrics.exchange_entries_sent.add(entries);
             if !frames.is_empty() && link.append(&frames, 0).is_err() {
                 return;

@@ -9,6 +9,7 @@ use tracing::{debug, error};
 
 use crate::anti_entropy::exchange as tree;
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
+use crate::base::time::UnixMs;
 use crate::base::wire::{Cursor, Put};
 use crate::command::spec::Run;
 use crate::command::table::named_by;
@@ -21,6 +22,8 @@ use crate::peer::outbox::Outbox;
 use crate::peer::state::DownReason;
 use crate::resp::reply::{Protocol, Reply};
 use crate::resp::scanner::{Limits, Scanner};
+use crate::storage::vnode_write::{Merged, VnodeWrite};
+use crate::storage::warming::{Patience, Warmed};
 use crate::value::record;
 
 use super::batch::{Batch, Origin, PeerIndex};
@@ -223,12 +226,29 @@ impl Node {
     fn join(&self, batch: &Batch, vnode: VnodeId, bytes: &[u8]) {
         match record::decode(bytes) {
             Ok((key, record)) if record.verify() && vnode.0 < self.routes.vnodes() => {
-                self.keyspace.write(vnode, batch.now, |keys| {
-                    keys.merge(key, &record);
-                });
+                self.merge(batch.now, vnode, key, &record, bytes);
             }
             Ok(_) => error!(vnode = vnode.0, "a peer sent a record that does not verify"),
             Err(reason) => error!(vnode = vnode.0, %reason, "a peer sent an unreadable record"),
+        }
+    }
+
+    /// Joins a peer's record of `key`, which came as `bytes`, into what this node holds.
+    pub(super) fn merge(
+        &self,
+        now: UnixMs,
+        vnode: VnodeId,
+        key: &[u8],
+        record: &record::Record<'_>,
+        bytes: &[u8],
+    ) {
+        let merge = |keys: &mut VnodeWrite<'_>| keys.merge(key, record, bytes);
+        while self.keyspace.write(vnode, now, merge) == Merged::Cold {
+            let warmed = self.keyspace.warm(vnode, key, now, Patience::Wait);
+            if let Warmed::Lost(reason) = warmed {
+                error!(vnode = vnode.0, %reason, "a peer's record waits: ours cannot be read");
+                return;
+            }
         }
     }
 

@@ -486,11 +486,8 @@ impl Node {
     ) {
         if !bytes.is_empty() {
             match record::decode(bytes) {
-                Ok((_, record)) if record.verify() => {
-                    let (vnode, now) = (operation.vnode, batch.now);
-                    self.keyspace.write(vnode, now, |keys| {
-                        keys.merge(operation.key(key), &record);
-                    });
+                Ok((named, record)) if named == operation.key(key) && record.verify() => {
+                    self.merge(batch.now, operation.vnode, named, &record, bytes);
                 }
                 _ => error!("a peer answered a check with an unreadable record"),
             }
