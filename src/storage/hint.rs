@@ -36,11 +36,13 @@ use crate::base::id::{Actor, VnodeId};
 use crate::base::limits::KEY_SIZE_MAX;
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::base::wire::{Cursor, Put, WireError};
+use crate::value::packed::Packed;
 use crate::value::plain::Plain;
 use crate::value::record::{self, Record};
 
 use super::disk::Disk;
 use super::frame::{HEADER_SIZE, Kind};
+use super::keyspace::Keyspace;
 use super::place::Place;
 use super::segment::{HEAD_SIZE, Head};
 
@@ -114,6 +116,30 @@ pub struct Row<'a> {
     pub place: Place,
     /// What it holds.
     pub told: Told<'a>,
+}
+
+impl Row<'_> {
+    /// Does in `keyspace` what the frame says; of a stub, the key is cold then.
+    ///
+    /// # Errors
+    /// The payload is no record. Nothing was changed.
+    pub fn replay(&self, keyspace: &Keyspace) -> Result<(), WireError> {
+        keyspace.write(self.vnode, UnixMs(0), |vnode| match &self.told {
+            Told::Frame(kind, payload) => vnode.replay(*kind, self.place, payload),
+            Told::Stub(stub) => {
+                vnode.replay_stub(self.place, stub.key, &stub.plain(), stub.stored_len as usize);
+                Ok(())
+            }
+        })
+    }
+}
+
+impl Stub<'_> {
+    /// The string without its bytes.
+    fn plain(&self) -> Plain<'static> {
+        let value = Packed { raw_len: self.raw_len, lz4: self.lz4, bytes: &[] };
+        Plain { dot: self.dot, n: self.n, expire_at: self.expire_at, value }
+    }
 }
 
 /// A hint being made, in memory.
@@ -382,7 +408,6 @@ fn word(cursor: &mut Cursor<'_>) -> Result<u32, WireError> {
 mod tests {
     use super::*;
     use crate::storage::disk::RealDisk;
-    use crate::value::packed::Packed;
     use crate::value::record::encode_plain;
     use proptest::prelude::*;
 

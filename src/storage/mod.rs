@@ -1,19 +1,23 @@
 //! The engine: the keyspace in memory, and the log that it is made of.
 
 mod block;
+pub mod compaction;
 mod cooling;
 pub mod disk;
 pub mod frame;
 pub mod hint;
+mod hinting;
 pub mod keyspace;
 mod lane;
 pub mod life;
 pub mod log;
+pub mod pace;
 pub mod place;
 mod replay;
 #[allow(dead_code, reason = "recovery, compaction and inspection are built on it")]
 pub mod scan;
 pub mod segment;
+pub mod snapshot;
 pub mod syncer;
 #[allow(dead_code, reason = "recovery is built on it")]
 mod tail;
@@ -23,6 +27,8 @@ pub mod vnode_write;
 pub mod warming;
 mod weight;
 
+#[cfg(test)]
+mod compaction_tests;
 #[cfg(test)]
 mod keyspace_tests;
 #[cfg(test)]
