@@ -30,6 +30,10 @@ mod weight;
 #[cfg(test)]
 mod compaction_tests;
 #[cfg(test)]
+mod disk_tests;
+#[cfg(test)]
 mod keyspace_tests;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+pub(crate) mod sim_disk;
