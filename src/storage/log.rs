@@ -455,11 +455,6 @@ impl Log {
         self.core.lanes[lane].set_segment_size(bytes);
     }
 
-    /// What does not change while the folder lives.
-    pub fn layout(&self) -> Layout {
-        self.layout
-    }
-
     /// Bytes of all segments of a lane, the active one included.
     pub fn lane_bytes(&self, lane: usize) -> u64 {
         self.core.lanes[lane].bytes()
@@ -545,6 +540,11 @@ impl Log {
     /// Bytes appended to a lane since [`Log::begin`].
     pub fn appended(&self, lane: usize) -> u64 {
         self.core.lanes[lane].bytes_appended()
+    }
+
+    /// What its folder was made with.
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Where it lies.

@@ -7,19 +7,20 @@ pub mod disk;
 pub mod frame;
 pub mod hint;
 mod hinting;
+pub mod inspect;
 pub mod keyspace;
 mod lane;
 pub mod life;
 pub mod log;
 pub mod pace;
 pub mod place;
+#[allow(dead_code, reason = "recovery is built on it")]
+pub mod recovery;
 mod replay;
-#[allow(dead_code, reason = "recovery, compaction and inspection are built on it")]
 pub mod scan;
 pub mod segment;
 pub mod snapshot;
 pub mod syncer;
-#[allow(dead_code, reason = "recovery is built on it")]
 mod tail;
 mod tide;
 pub mod vnode_read;
