@@ -40,7 +40,7 @@ use super::frame::{HEADER_SIZE, Kind};
 use super::hint::{hint_name, remove_if_there};
 use super::hinting::{Hinting, Reader, scan};
 use super::keyspace::Keyspace;
-use super::log::{Commit, Log};
+use super::log::{Commit, Log, SegmentView};
 use super::pace::{LaneBytes, RATE_MIN, segment_size};
 use super::place::Place;
 use super::scan::{CHUNK, Piece, Scan};
@@ -262,8 +262,7 @@ impl Batch {
 /// The compaction of one segment.
 struct Walk {
     lane: usize,
-    number: u32,
-    len: u64,
+    segment: SegmentView,
     scan: Scan<Reader>,
     batch: Batch,
     /// What was moved and may not be written yet.
@@ -289,11 +288,11 @@ impl From<io::Error> for Trouble {
 }
 
 impl Walk {
-    fn new(log: &Arc<Log>, lane: usize, number: u32, len: u64) -> Walk {
+    fn new(log: &Arc<Log>, lane: usize, segment: SegmentView) -> Walk {
+        let SegmentView { number, len, .. } = segment;
         Walk {
             lane,
-            number,
-            len,
+            segment,
             scan: scan(log, lane, number, len),
             batch: Batch::default(),
             moved: Commit::default(),
@@ -315,12 +314,14 @@ impl Walk {
                     self.batch.frames.push(Found { kind, vnode, offset, start, len });
                     self.batch.bytes.extend_from_slice(payload);
                 }
+                Piece::Damaged { .. } if self.segment.lost => {}
                 Piece::Damaged { range, .. } => return Err(Trouble::Damaged(range.start)),
                 Piece::End => break,
             }
         }
         // The file may have become shorter than it was.
-        if self.batch.bytes.len() < CHUNK && self.scan.position() < self.len {
+        let ended = self.batch.bytes.len() < CHUNK;
+        if ended && self.scan.position() < self.segment.len && !self.segment.lost {
             return Err(Trouble::Damaged(self.scan.position()));
         }
         self.batch.frames.sort_by_key(|found| found.vnode);
@@ -335,7 +336,7 @@ impl Walk {
         let look = |vnode: &mut VnodeWrite<'_>| {
             let began = Instant::now();
             for found in run {
-                let place = Place { segment: self.number, offset: found.offset };
+                let place = Place { segment: self.segment.number, offset: found.offset };
                 let payload = batch.payload(found);
                 if vnode.is_live(found.kind, place, payload) {
                     vnode.move_forward(place, payload);
@@ -517,7 +518,7 @@ impl Compactor {
         }
         self.end_request();
         let (lane, oldest, _) = most?;
-        Some(Walk::new(&self.log, lane, oldest.number, oldest.len))
+        Some(Walk::new(&self.log, lane, oldest))
     }
 
     fn end_request(&mut self) {
@@ -547,7 +548,7 @@ impl Compactor {
                 Stepped::Waiting
             }
             Err(Trouble::Damaged(offset)) => {
-                self.stick(Stuck { lane: walk.lane, number: walk.number, offset });
+                self.stick(Stuck { lane: walk.lane, number: walk.segment.number, offset });
                 Stepped::Walked { bytes: 0 }
             }
         }
@@ -573,18 +574,19 @@ impl Compactor {
     fn finish(&mut self, walk: &mut Walk) -> io::Result<bool> {
         self.log.sync().map_err(io::Error::other)?;
         if self.log.health().failed_syncs != walk.failed_syncs {
-            *walk = Walk::new(&self.log, walk.lane, walk.number, walk.len);
+            *walk = Walk::new(&self.log, walk.lane, walk.segment);
             return Ok(false);
         }
-        self.remove(walk.lane, walk.number)?;
-        let last = self.log.segments(walk.lane).last().map_or(walk.number, |last| last.number);
+        self.remove(walk.lane, walk.segment.number)?;
+        let last =
+            self.log.segments(walk.lane).last().map_or(walk.segment.number, |last| last.number);
         let stored = self.keyspace.stored(|vnode| self.log.lane(vnode) == walk.lane);
-        self.lanes[walk.lane].count(walk.number, walk.alive, last, stored);
+        self.lanes[walk.lane].count(walk.segment.number, walk.alive, last, stored);
         let mut status = self.shared.status.lock();
         status.segments += 1;
-        status.removed += walk.len;
-        if self.lanes[walk.lane].asked.is_some_and(|last| walk.number <= last) {
-            status.asked_bytes_done += walk.len;
+        status.removed += walk.segment.len;
+        if self.lanes[walk.lane].asked.is_some_and(|last| walk.segment.number <= last) {
+            status.asked_bytes_done += walk.segment.len;
         }
         Ok(true)
     }

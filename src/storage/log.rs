@@ -126,6 +126,8 @@ pub struct SegmentView {
     pub number: u32,
     /// Its bytes.
     pub len: u64,
+    /// A sync of it failed: what it lost was appended again after it.
+    pub lost: bool,
 }
 
 /// How the log fares, for the operator. Counts are since the start.
@@ -442,7 +444,11 @@ impl Log {
     pub fn segments(&self, lane: usize) -> Vec<SegmentView> {
         let files = self.core.lanes[lane].files.read();
         let sealed = files.iter().filter(|(_, segment)| segment.stage == Stage::Sealed);
-        sealed.map(|(&number, segment)| SegmentView { number, len: segment.len }).collect()
+        let view = |(&number, segment): (&u32, &Segment)| {
+            let Segment { len, lost, .. } = *segment;
+            SegmentView { number, len, lost }
+        };
+        sealed.map(view).collect()
     }
 
     /// How many lanes there are.
