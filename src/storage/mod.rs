@@ -37,4 +37,6 @@ mod keyspace_tests;
 #[cfg(test)]
 mod log_tests;
 #[cfg(test)]
+mod recovery_tests;
+#[cfg(test)]
 pub(crate) mod sim_disk;
