@@ -392,7 +392,6 @@ fn a_power_cut_during_compaction_loses_nothing() {
                 over += 1
             }
             disk.power_cut(number * 4 + kind as u64);
-            eprintln!("{cut:?} {:?}", disk.paths());
             let again = Store::open(Arc::new(disk), folder()).unwrap();
             for (key, record) in again.state() {
                 let was = acknowledged.remove(&key);
@@ -490,10 +489,17 @@ fn a_full_disk_is_waited_for() {
 #[test]
 fn after_a_failed_sync_everything_is_moved_again() {
     let disk = SimDisk::default();
-    let mut store = lived(&disk, 6);
+    let plain = |disk: &SimDisk| {
+        let store = Store::open(Arc::new(disk.clone()), folder()).unwrap();
+        (0..250)
+            .for_each(|step| store.put(&format!("key:{}", step * step % 97), &"v".repeat(step)));
+        store.log.roll().unwrap();
+        store
+    };
+    let moved = plain(&SimDisk::default()).compact().moved;
+    let mut store = plain(&disk);
     store.log.sync().unwrap();
     let before = store.state();
-    let moved = lived(&SimDisk::default(), 6).compact().moved;
     store.shared.ask();
     let mut failed = false;
     for _ in 0..100_000 {
@@ -509,7 +515,6 @@ fn after_a_failed_sync_everything_is_moved_again() {
         }
     }
     let status = store.shared.status();
-    eprintln!("{:?} {:?}", status, store.log.health());
     assert!(failed && !status.asked, "{status:?}");
     assert!(status.moved > moved, "{} again, {moved} without", status.moved);
     assert_eq!(store.state(), before);
