@@ -1,20 +1,25 @@
 //! The engine: the keyspace in memory, and the log that it is made of.
 
 mod block;
+pub mod compaction;
 mod cooling;
 pub mod disk;
 pub mod frame;
+pub mod hint;
+mod hinting;
 pub mod inspect;
 pub mod keyspace;
 mod lane;
 pub mod life;
 pub mod log;
 mod lost;
+pub mod pace;
 pub mod place;
 pub mod recovery;
 mod replay;
 pub mod scan;
 pub mod segment;
+pub mod snapshot;
 pub mod syncer;
 mod tail;
 mod tide;
@@ -24,7 +29,11 @@ pub mod warming;
 mod weight;
 
 #[cfg(test)]
+mod compaction_tests;
+#[cfg(test)]
 mod disk_tests;
+#[cfg(test)]
+mod hint_tests;
 #[cfg(test)]
 mod keyspace_tests;
 #[cfg(test)]
@@ -33,5 +42,7 @@ mod log_tests;
 mod recovery_tests;
 #[cfg(test)]
 pub(crate) mod sim_disk;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod tiers_tests;
