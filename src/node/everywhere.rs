@@ -224,6 +224,9 @@ impl Node {
         out: &mut Reply,
         origin: impl FnOnce() -> Origin,
     ) -> Outcome {
+        if let Some(refusal) = self.write_refusal(request.spec.flags) {
+            return refuse(out, refusal.to_string());
+        }
         let replicas = vnodes.iter().map(|&vnode| self.routes.replicas(vnode).len()).max();
         let effective = match self.quorum.effective(request.asked, replicas.unwrap_or(1)) {
             Ok(effective) => effective,

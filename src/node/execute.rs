@@ -195,6 +195,9 @@ impl Node {
         };
         let counting = self.routes.standing(vnode).counting;
         if request.writes() {
+            if let Some(refusal) = self.write_refusal(request.spec.flags) {
+                return refuse(out, refusal.to_string());
+            }
             if let Err(refusal) = admit(counting, effective.write_needs()) {
                 self.metrics.noquorum.bump();
                 return refuse(out, refusal.to_string());

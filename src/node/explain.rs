@@ -10,6 +10,7 @@ use crate::ring::slot::slot_of;
 
 use super::Node;
 use super::batch::{Batch, Origin};
+use super::engine::Tier;
 use super::execute::{Request, Submitted};
 use super::replies::{Replies, ReplyBytes};
 
@@ -80,13 +81,18 @@ impl Node {
             .keyspace
             .read(vnode, super::now(), |keys| (keys.entry(key), keys.state_digest(key)));
         let Some(entry) = entry else {
-            return Held { context: "D()".to_owned(), tier: "none", digest, ..Held::default() };
+            return Held {
+                context: "D()".to_owned(),
+                tier: Tier::None.name(),
+                digest,
+                ..Held::default()
+            };
         };
         Held {
             dot: entry.siblings().map(|(dot, _)| dot).max(),
             context: entry.context().to_string(),
             siblings: entry.siblings().count(),
-            tier: if entry.is_tombstone() { "tombstone" } else { "memory" },
+            tier: self.tier_of(vnode, key).name(),
             digest,
         }
     }

@@ -12,6 +12,7 @@
 //! nothing here awaits while it handles a batch.
 
 pub mod batch;
+pub mod engine;
 pub mod everywhere;
 pub mod execute;
 pub mod explain;
@@ -52,6 +53,7 @@ use crate::storage::keyspace::Keyspace;
 use crate::storage::life::Life;
 
 use batch::{Batch, Origin, PeerIndex};
+use engine::Engine;
 use execute::{Request, Submitted};
 use inflight::{Inflight, Stream};
 use replies::Replies;
@@ -124,6 +126,7 @@ pub struct Node {
     /// Takes note of a life that begins while the node runs; durable before it returns.
     on_boot: Box<dyn BootNote>,
     metrics: Metrics,
+    engine: Engine,
     started: UnixMs,
 }
 
@@ -180,6 +183,7 @@ impl Node {
             links: OnceLock::new(),
             on_boot,
             metrics: Metrics::default(),
+            engine: Engine::default(),
             started: now(),
             routes,
             topology,
