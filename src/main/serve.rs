@@ -113,6 +113,8 @@ fn door(settings: &Settings) -> server::Options {
             proto_max_bulk_len: settings.proto_max_bulk_len,
             client_query_buffer_limit: settings.client_query_buffer_limit,
             client_output_buffer_limit: settings.client_output_buffer_limit.unwrap_or(0),
+            maxmemory: settings.maxmemory,
+            fsync: settings.fsync,
         },
     }
 }

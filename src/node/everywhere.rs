@@ -227,8 +227,8 @@ impl Node {
         out: &mut Reply,
         origin: impl FnOnce() -> Origin,
     ) -> Outcome {
-        if let Some(why) = self.log.as_ref().and_then(|log| log.refusal()) {
-            return refuse(out, format!("MISCONF Errors writing to the AOF file: {why}"));
+        if let Some(refusal) = self.write_refusal(request.spec.flags) {
+            return refuse(out, refusal.to_string());
         }
         let replicas = vnodes.iter().map(|&vnode| self.routes.replicas(vnode).len()).max();
         let effective = match self.quorum.effective(request.asked, replicas.unwrap_or(1)) {

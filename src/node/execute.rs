@@ -300,14 +300,8 @@ impl Node {
         if !request.writes() {
             return None;
         }
-        if let Some(why) = self.log.as_ref().and_then(|log| log.refusal()) {
-            return Some(refuse(out, format!("MISCONF Errors writing to the AOF file: {why}")));
-        }
-        if request.spec.flags.has(Flag::DenyOom) && self.keyspace.is_full() {
-            let text = "OOM command not allowed when used memory > 'maxmemory'.";
-            return Some(refuse(out, text));
-        }
-        None
+        let refusal = self.write_refusal(request.spec.flags)?;
+        Some(refuse(out, refusal.to_string()))
     }
 
     /// `Err`: the keys whose values are on disk.

@@ -11,6 +11,7 @@ use crate::storage::keyspace::Tier;
 
 use super::Node;
 use super::batch::{Batch, Origin};
+use super::engine::Tier;
 use super::execute::{Request, Submitted};
 use super::replies::{Replies, ReplyBytes};
 

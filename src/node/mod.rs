@@ -13,6 +13,7 @@
 
 pub mod batch;
 pub mod damage;
+pub mod engine;
 pub mod everywhere;
 pub mod execute;
 pub mod explain;
@@ -58,6 +59,7 @@ use crate::storage::log::Log;
 use batch::{Batch, Origin, PeerIndex};
 use cold::ColdRequests;
 use damage::{Damaged, Past};
+use engine::Engine;
 use execute::{Request, Submitted};
 use inflight::{Inflight, Stream};
 use replies::Replies;
@@ -143,6 +145,7 @@ pub struct Node {
     /// Takes note of a life that begins while the node runs; durable before it returns.
     on_boot: Box<dyn BootNote>,
     metrics: Metrics,
+    engine: Engine,
     started: UnixMs,
 }
 
@@ -215,6 +218,7 @@ impl Node {
             links: OnceLock::new(),
             on_boot,
             metrics: Metrics::default(),
+            engine: Engine::default(),
             started: now(),
             routes,
             topology,
