@@ -11,7 +11,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -38,6 +38,7 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 }
 
 /// An open file.
+#[expect(clippy::len_without_is_empty, reason = "a file is no collection")]
 pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
     /// Writes all of `bytes`. An error may leave any part of them written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
@@ -60,8 +61,30 @@ pub trait DiskFile: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
+/// An error with the path that it is about.
+#[derive(Debug)]
+struct Named {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.error)
+    }
+}
+
+impl std::error::Error for Named {}
+
 fn naming(path: &Path, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    io::Error::new(error.kind(), Named { path: path.to_owned(), error })
+}
+
+/// What the system says of an error, without path and number: "No space left on device".
+pub fn reason(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Named>());
+    let text = inner.map_or(error, |named| &named.error).to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(text, _)| text).to_owned()
 }
 
 impl Disk for RealDisk {

@@ -1,0 +1,273 @@
+//! The threads of a log: a syncer for each lane makes durable what was written, one keeper
+//! prepares segments and tries again what failed.
+//!
+//! A syncer's round, in this order, so that a lane is durable from its start up to a point:
+//! names in the folder; segments that were rolled, oldest first, each of which is then sealed;
+//! the active one.
+//!
+//! A sync that failed is never asked of the same file again: Linux drops the pages that it could
+//! not write and answers the next sync with success (Rebello et al., "Can Applications Recover
+//! from fsync Failures?", 2020). Instead the segment is given up for durability, a fresh one
+//! begins, and the owner of the memory appends again what the lost part may have held.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+
+use super::disk::reason;
+use super::lane::{EVERYTHING, Ground, Lane, Segment, Stage, Trouble, place, position};
+use super::place::Place;
+use super::tide::Call;
+
+/// Syncs that keep failing are tried at most this many beats apart.
+const PAUSE_BEATS_MAX: u32 = 64;
+
+/// A part of a lane that may not survive the machine, because a sync failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lost {
+    /// The lane.
+    pub lane: usize,
+    /// The first frame that may be lost.
+    pub from: Place,
+    /// The first frame after them.
+    pub upto: Place,
+}
+
+type LostHook = Box<dyn Fn(Lost) + Send + Sync>;
+
+/// What the threads of a log share with it.
+pub(super) struct Core {
+    pub(super) ground: Ground,
+    pub(super) lanes: Box<[Lane]>,
+    /// Whether what was written is made durable at every beat.
+    pub(super) everysec: AtomicBool,
+    pub(super) lost: RwLock<Option<LostHook>>,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("lanes", &self.lanes).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// Ends all threads; they do not write or sync any more.
+    pub(super) fn stop(&self) {
+        self.ground.stopping.store(true, Ordering::Release);
+        self.ground.call_keeper();
+        for lane in &self.lanes {
+            lane.tide.close();
+        }
+    }
+}
+
+/// Starts the threads.
+///
+/// # Errors
+/// The system gives no more threads. Those that were started end by [`Core::stop`].
+pub(super) fn start(core: &Arc<Core>, threads: &mut Vec<JoinHandle<()>>) -> io::Result<()> {
+    let of_keeper = Arc::clone(core);
+    let builder = thread::Builder::new().name("log-keeper".to_owned());
+    threads.push(builder.spawn(move || keep_always(&of_keeper))?);
+    for number in 0..core.lanes.len() {
+        let builder = thread::Builder::new().name(format!("log-sync-{number}"));
+        let core = Arc::clone(core);
+        threads.push(builder.spawn(move || Syncer::new(&core, number).run())?);
+    }
+    Ok(())
+}
+
+fn keep_always(core: &Core) {
+    let ground = &core.ground;
+    let mut retry_at = Instant::now();
+    loop {
+        ground.wait_for_call();
+        if ground.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        let now = Instant::now();
+        let retry = now >= retry_at;
+        if retry {
+            retry_at = now + ground.beat;
+        }
+        for lane in &core.lanes {
+            lane.keep(ground, retry);
+        }
+    }
+}
+
+struct Syncer<'a> {
+    core: &'a Core,
+    lane: &'a Lane,
+    /// After a loss, what was appended again ends here, and nothing more is called durable until
+    /// this is.
+    owed: u64,
+    failures_in_a_row: u32,
+    patience: Instant,
+}
+
+impl Syncer<'_> {
+    fn new(core: &Core, number: usize) -> Syncer<'_> {
+        let patience = Instant::now();
+        Syncer { core, lane: &core.lanes[number], owed: 0, failures_in_a_row: 0, patience }
+    }
+
+    fn run(mut self) {
+        let beat = self.core.ground.beat;
+        let mut next_beat = Instant::now() + beat;
+        loop {
+            match self.lane.tide.next_call(next_beat, self.patience) {
+                Call::Stop => return,
+                Call::Sync => self.round(true),
+                Call::Seal => self.round(false),
+                Call::Beat => {
+                    next_beat = Instant::now() + beat;
+                    self.write_leftovers();
+                    let everysec = self.core.everysec.load(Ordering::Acquire);
+                    self.round(everysec || self.owed > 0);
+                }
+            }
+        }
+    }
+
+    /// Writes what was appended by somebody who does not wait for it.
+    fn write_leftovers(&self) {
+        // An error is noted where it happens, and it is tried again there.
+        let _ = self.lane.write_out(&self.core.ground, self.lane.appended(), false);
+    }
+
+    fn round(&mut self, with_active: bool) {
+        let written = self.lane.written();
+        let bytes = self.lane.bytes_written();
+        if let Err(error) = self.sync_names() {
+            return self.fail(None, &error);
+        }
+        for (number, segment) in self.unsealed() {
+            let is_active = segment.stage == Stage::Active;
+            if is_active && (!with_active || written <= self.lane.tide.durable()) {
+                continue;
+            }
+            let end = if is_active { written } else { end_of(number, &segment) };
+            if let Err(error) = self.settle(number, &segment) {
+                return self.fail(Some((number, is_active)), &error);
+            }
+            if is_active {
+                self.lane.bytes_durable.fetch_max(bytes, Ordering::AcqRel);
+            }
+            self.publish(end, is_active);
+        }
+    }
+
+    fn unsealed(&self) -> Vec<(u32, Segment)> {
+        let files = self.lane.files.read();
+        let unsealed = files.iter().filter(|(_, segment)| segment.stage != Stage::Sealed);
+        unsealed.map(|(&number, segment)| (number, segment.clone())).collect()
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        if !self.lane.names_changed.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let synced = self.core.ground.disk.sync_folder(&self.lane.folder);
+        if synced.is_err() {
+            self.lane.names_changed.store(true, Ordering::Release);
+        }
+        synced
+    }
+
+    /// Makes a segment durable, and seals it if it is not written to any more.
+    fn settle(&self, number: u32, segment: &Segment) -> io::Result<()> {
+        let is_rolled = segment.stage == Stage::Rolled;
+        if is_rolled && let Err(error) = segment.file.set_len(segment.len) {
+            tracing::warn!(lane = self.lane.number, number, "cannot trim a segment: {error}");
+        }
+        if !segment.lost {
+            self.sync(segment)?;
+        }
+        if is_rolled && let Some(segment) = self.lane.files.write().get_mut(&number) {
+            segment.stage = Stage::Sealed;
+        }
+        Ok(())
+    }
+
+    fn sync(&self, segment: &Segment) -> io::Result<()> {
+        let counts = &self.core.ground.counts;
+        let begun = Instant::now();
+        counts.syncs.fetch_add(1, Ordering::Relaxed);
+        let synced = segment.file.sync();
+        if begun.elapsed() > 2 * self.core.ground.beat {
+            counts.delayed_syncs.fetch_add(1, Ordering::Relaxed);
+        }
+        synced
+    }
+
+    /// Everything below `end` is durable, but for what is owed.
+    fn publish(&mut self, end: u64, is_active: bool) {
+        let lane = self.lane;
+        if end < self.owed {
+            self.patience = Instant::now() + self.core.ground.beat;
+            return lane.tide.wake();
+        }
+        self.owed = 0;
+        if std::mem::take(&mut self.failures_in_a_row) > 0 {
+            self.core.ground.set_trouble(lane.number, Trouble::Sync, None);
+        }
+        if is_active {
+            lane.mark(end);
+        }
+        lane.tide.rise(end);
+    }
+
+    /// A sync failed: of a segment, or of the folder's names.
+    fn fail(&mut self, segment: Option<(u32, bool)>, error: &io::Error) {
+        let ground = &self.core.ground;
+        ground.counts.failed_syncs.fetch_add(1, Ordering::Relaxed);
+        ground.set_trouble(self.lane.number, Trouble::Sync, Some(&reason(error)));
+        let pause = (1 << self.failures_in_a_row.min(PAUSE_BEATS_MAX.ilog2())) - 1;
+        self.patience = Instant::now() + pause * ground.beat.max(Duration::from_millis(1));
+        self.failures_in_a_row += 1;
+        if let Some((number, is_active)) = segment {
+            self.give_up(number, is_active);
+        }
+        self.lane.tide.fail();
+        if segment.is_some() {
+            self.append_again();
+        }
+    }
+
+    /// Segment `number` is never synced again; what comes next goes to another one.
+    fn give_up(&self, number: u32, is_active: bool) {
+        if let Some(segment) = self.lane.files.write().get_mut(&number) {
+            segment.lost = true;
+        }
+        if is_active {
+            self.lane.roll_from(number);
+        }
+        // An error is noted where it happens, and it is tried again there.
+        let _ = self.lane.write_out(&self.core.ground, EVERYTHING, false);
+    }
+
+    /// Has everything that may be lost appended again; nothing is durable until that is.
+    fn append_again(&mut self) {
+        let lane = self.lane;
+        let lost = Lost {
+            lane: usize::from(lane.number),
+            from: place(lane.tide.durable()),
+            upto: place(lane.appended()),
+        };
+        tracing::error!(?lost, "a part of the log may not survive a restart of the machine");
+        if let Some(hook) = &*self.core.lost.read() {
+            hook(lost);
+        }
+        self.owed = lane.appended();
+        self.write_leftovers();
+    }
+}
+
+fn end_of(number: u32, segment: &Segment) -> u64 {
+    position(number, segment.len as u32)
+}

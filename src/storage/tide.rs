@@ -1,0 +1,218 @@
+//! The tide of a lane: up to where it is durable, and who waits for it to rise.
+//!
+//! Invariant: `durable` never falls, and everything of the lane below it survives the machine.
+//! After a failed sync it stands still until what memory still had of the lost frames was
+//! appended again and is durable itself; only then does it pass over the hole.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+
+/// Why a wait ended early.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ebb {
+    /// A sync failed: what was waited for may be lost.
+    SyncFailed,
+    /// Nobody syncs any more.
+    Closed,
+}
+
+impl Ebb {
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Ebb::SyncFailed => "the disk failed to make the log durable",
+            Ebb::Closed => "the log is closed",
+        }
+    }
+}
+
+/// What is asked of a lane's syncer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Wish {
+    /// Somebody waits for this position.
+    upto: u64,
+    /// A segment was rolled and is to be sealed.
+    sealing: bool,
+    /// The syncer is to look at its lane again.
+    look: bool,
+    closed: bool,
+}
+
+/// What the syncer shall do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Call {
+    /// Somebody waits.
+    Sync,
+    /// A segment is to be sealed.
+    Seal,
+    /// Time has come, or something changed.
+    Beat,
+    /// End.
+    Stop,
+}
+
+/// See the head of this file.
+#[derive(Debug, Default)]
+pub(super) struct Tide {
+    durable: AtomicU64,
+    failures: AtomicU64,
+    /// The last sync failed, and none was good since.
+    is_low: AtomicBool,
+    wish: Mutex<Wish>,
+    /// Rung for the syncer.
+    bell: Condvar,
+    /// Rung by the syncer, for waiting threads and for waiting tasks.
+    moved: Condvar,
+    moved_tasks: Notify,
+}
+
+impl Tide {
+    pub(super) fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// The syncer's: everything below `position` is durable.
+    pub(super) fn rise(&self, position: u64) {
+        self.durable.fetch_max(position, Ordering::AcqRel);
+        self.is_low.store(false, Ordering::Release);
+        self.wake();
+    }
+
+    /// The syncer's: a sync failed, and all who wait are told so.
+    pub(super) fn fail(&self) {
+        self.is_low.store(true, Ordering::Release);
+        self.failures.fetch_add(1, Ordering::AcqRel);
+        self.wake();
+    }
+
+    /// The syncer's: something that is looked at by [`Tide::wait_until`] changed.
+    pub(super) fn wake(&self) {
+        drop(self.wish.lock());
+        self.moved.notify_all();
+        self.moved_tasks.notify_waiters();
+    }
+
+    /// Ends the syncer and every wait.
+    pub(super) fn close(&self) {
+        self.wish.lock().closed = true;
+        self.bell.notify_all();
+        self.wake();
+    }
+
+    /// A segment was rolled and is to be sealed.
+    pub(super) fn ask_sealing(&self) {
+        self.wish.lock().sealing = true;
+        self.bell.notify_all();
+    }
+
+    /// The syncer is to look again: the fsync policy changed.
+    pub(super) fn ask_look(&self) {
+        self.wish.lock().look = true;
+        self.bell.notify_all();
+    }
+
+    /// Everything below `position` is to be made durable as soon as may be.
+    pub(super) fn ask(&self, position: u64) {
+        if self.durable() >= position {
+            return;
+        }
+        let mut wish = self.wish.lock();
+        if wish.upto < position {
+            wish.upto = position;
+            self.bell.notify_all();
+        }
+    }
+
+    /// Whether waiting for `position` has ended; `failures` are those before it began.
+    fn has_reached(&self, position: u64, failures: u64) -> Option<Result<(), Ebb>> {
+        if self.durable() >= position {
+            Some(Ok(()))
+        } else if self.is_low.load(Ordering::Acquire) || self.failures() != failures {
+            Some(Err(Ebb::SyncFailed))
+        } else {
+            self.wish.lock().closed.then_some(Err(Ebb::Closed))
+        }
+    }
+
+    /// The syncer's: waits until there is something to do, at most until `beat`; not before
+    /// `patience` unless it is to stop.
+    pub(super) fn next_call(&self, beat: Instant, patience: Instant) -> Call {
+        let mut wish = self.wish.lock();
+        loop {
+            let now = Instant::now();
+            if wish.closed {
+                return Call::Stop;
+            }
+            if wish.upto > self.durable() && now >= patience {
+                return Call::Sync;
+            }
+            if wish.sealing && now >= patience {
+                wish.sealing = false;
+                return Call::Seal;
+            }
+            if (wish.look || now >= beat) && now >= patience {
+                wish.look = false;
+                return Call::Beat;
+            }
+            self.bell.wait_until(&mut wish, if now < patience { patience } else { beat });
+        }
+    }
+
+    /// Waits until everything below `position` is durable, without holding up the thread.
+    ///
+    /// # Errors
+    /// A sync failed meanwhile, or the last one did: what is below MAY be lost.
+    pub(super) async fn reach(&self, position: u64) -> Result<(), Ebb> {
+        let failures = self.failures();
+        loop {
+            let mut moved = pin!(self.moved_tasks.notified());
+            moved.as_mut().enable();
+            if let Some(reached) = self.has_reached(position, failures) {
+                return reached;
+            }
+            self.ask(position);
+            moved.await;
+        }
+    }
+
+    /// The same, holding up the thread.
+    ///
+    /// # Errors
+    /// As [`Tide::reach`].
+    pub(super) fn reach_blocking(&self, position: u64) -> Result<(), Ebb> {
+        let failures = self.failures();
+        if let Some(reached) = self.has_reached(position, failures) {
+            return reached;
+        }
+        self.ask(position);
+        self.wait_until(failures, || self.durable() >= position)
+    }
+
+    /// How many syncs failed.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Acquire)
+    }
+
+    /// Holds up the thread until `is_done`, which is asked again after every step of the syncer.
+    ///
+    /// # Errors
+    /// There were more failed syncs than `failures`.
+    pub(super) fn wait_until(&self, failures: u64, is_done: impl Fn() -> bool) -> Result<(), Ebb> {
+        let mut wish = self.wish.lock();
+        loop {
+            if is_done() {
+                return Ok(());
+            }
+            if self.failures() != failures {
+                return Err(Ebb::SyncFailed);
+            }
+            if wish.closed {
+                return Err(Ebb::Closed);
+            }
+            self.moved.wait(&mut wish);
+        }
+    }
+}
