@@ -30,7 +30,7 @@ use crate::command::spec::{Keyed, Spec};
 use crate::coordinator::contract::Override;
 use crate::peer::message::FwdStatus;
 use crate::resp::reply::{Protocol, Reply};
-use crate::storage::cooling::{Patience, Warmed};
+use crate::storage::warming::{Patience, Warmed};
 
 use super::Node;
 use super::batch::{Batch, Origin};

@@ -269,7 +269,7 @@ impl Node {
     }
 
     fn flush_vnode(&self, batch: &mut Batch, vnode: VnodeId) {
-        if self.keyspace.has_cold() {
+        if self.keyspace.counts(vnode).cold > 0 {
             let keys = self.keyspace.read(vnode, batch.now, |keys| keys.live_keys());
             for keys in keys.chunks(DELETES_AT_ONCE) {
                 self.warm_for_delete(batch, vnode, keys);

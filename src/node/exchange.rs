@@ -20,7 +20,7 @@ use crate::base::id::VnodeId;
 use crate::coordinator::route::Reach;
 use crate::peer::message::Message as Frame;
 use crate::peer::outbox::Outbox;
-use crate::storage::keyspace::ColdRecord;
+use crate::storage::warming::ColdRecord;
 
 use super::Node;
 use super::batch::PeerIndex;

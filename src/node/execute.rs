@@ -18,7 +18,7 @@ use crate::coordinator::tally::Tally;
 use crate::peer::message::{FWD_READONLY, FWD_RESP3, FwdStatus, Message};
 use crate::resp::reply::{Protocol, Reply};
 use crate::ring::slot::slot_of;
-use crate::storage::keyspace::Tier;
+use crate::storage::warming::Tier;
 use crate::value::view::Views;
 
 use super::Node;
@@ -306,9 +306,6 @@ impl Node {
 
     /// `Err`: the keys whose values are on disk.
     fn all_warm(&self, request: &Request<'_>, vnode: VnodeId, now: UnixMs) -> Result<(), Missed> {
-        if !self.keyspace.has_cold() {
-            return Ok(());
-        }
         let cold = self.keyspace.read(vnode, now, |keys| {
             let all = keys_of(request);
             all.filter(|key| keys.tier(key) == Tier::Cold).map(<[u8]>::to_vec).collect::<Missed>()

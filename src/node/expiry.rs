@@ -84,9 +84,6 @@ impl Node {
 
     /// Brings what deletes of `keys` must know of and is on disk.
     pub(super) fn warm_for_delete(&self, batch: &mut Batch, vnode: VnodeId, keys: &[Vec<u8>]) {
-        if !self.keyspace.has_cold() {
-            return;
-        }
         // A value that cannot be read stays, and its delete is left out.
         let _ = self.run_waiting(batch, vnode, |batch| {
             let lacking: Missed = self.keyspace.write(vnode, batch.now, |held| {

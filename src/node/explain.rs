@@ -7,7 +7,7 @@ use crate::base::id::{NodeId, VnodeId};
 use crate::base::time::Dot;
 use crate::coordinator::route::Reach;
 use crate::ring::slot::slot_of;
-use crate::storage::keyspace::Tier;
+use crate::storage::warming::Tier;
 
 use super::Node;
 use super::batch::{Batch, Origin};

@@ -10,6 +10,7 @@ use tracing::{debug, error};
 
 use crate::anti_entropy::exchange as tree;
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
+use crate::base::time::UnixMs;
 use crate::base::wire::{Cursor, Put};
 use crate::command::spec::Run;
 use crate::command::table::named_by;
@@ -22,7 +23,7 @@ use crate::peer::outbox::Outbox;
 use crate::peer::state::DownReason;
 use crate::resp::reply::{Protocol, Reply};
 use crate::resp::scanner::{Limits, Scanner};
-use crate::storage::keyspace::Merged;
+use crate::storage::vnode_write::Merged;
 use crate::value::record::{self, Record};
 
 use super::batch::{Batch, Origin, PeerIndex};

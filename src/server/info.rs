@@ -365,6 +365,7 @@ fn about_keyspace(server: &Server, text: &mut Text) {
         live: sum.live + one.live,
         expiring: sum.expiring + one.expiring,
         held: sum.held + one.held,
+        cold: sum.cold + one.cold,
     });
     if all.live > 0 {
         text.row("db0", format_args!("keys={},expires={},avg_ttl=0", all.live, all.expiring));

@@ -4,29 +4,51 @@
 //! behind one thin pointer (the figures are in `docs/performance.md`). The block:
 //!
 //! ```text
-//! flags u8 | key_len u8 or u32 | body_len u8 or u32 | body… | key | value or entry
+//! flags u8 | key_len u8 or u32 | body_len u8 or u32 | fields… | [place u32 · u32] | key | body
 //!
 //! flags: 1 WIDE_KEY   key_len takes four bytes       8 EXPIRES  expire_at u64 is present
 //!        2 WIDE_BODY  body_len takes four bytes     16 LZ4      raw_len u32 is present
-//!        4 WIDE_N     n takes four bytes            32 ENTRY    an encoded entry, no plain fields
+//!        4 WIDE_N     n takes four bytes            32 ENTRY    an entry, no plain fields
+//!       64 WHOLE      an entry's newest frame in the log is a State: the one at its place
 //!
-//! plain fields, in this order: hlc u64 | actor u32 | n u8 or u32 | [expire_at u64] | [raw_len u32]
+//!              fields                                                                     body
+//! plain        hlc u64 | actor u32 | n u8 or u32 | [expire_at u64] | [raw_len u32]        value
+//! entry        none                                                                       entry
+//! cold plain   as plain                                                                   none
+//! cold entry   digest u128 | state digest u128 | hlc u64 | raw_len u32 | kind u8
+//!              | [expire_at u64]                                                          none
 //! ```
+//!
+//! A cold block's body is in the log, at its place; `body_len` is still the body's length. The
+//! place is present in blocks that are LOCATED (below): cold ones, entries, and with a memory
+//! budget all. Of a plain string it is where its State is, of an entry where its newest State is;
+//! [`Place::default`] there means "somewhere", for it is below every other.
 //!
 //! A 16-byte key with a 64-byte value takes 16 bytes more: 96, exactly a size class.
 //!
 //! A table's slot is seven bytes: 48 of address (more user-space addresses have not on the
 //! platforms Kvorum runs on; checked at every allocation) and the upper 8 bits of the key's hash,
 //! which let a scan or an exchange pass over blocks without touching them. The eighth byte of a
-//! pointer would cost two bytes a key in tables that are half full.
+//! pointer would cost two bytes a key in tables that are half full. Blocks are aligned to 16, as
+//! the allocator does anyhow, and the four low bits of the address are flags:
+//!
+//! ```text
+//! 1 VISITED   looked at since the hand of `cooling` last came by; set under the shared lock
+//! 2 COLD      the body is in the log only
+//! 4 LOCATED   a place is present
+//! 8 FRESH     warmed, and the command that it was warmed for has not looked at it yet
+//! ```
 //!
 //! # Why the `unsafe` here is sound
 //!
 //! * `Block` owns its allocation: it is made in [`Block::allocate`] only, freed in `Drop` only, is
 //!   neither `Copy` nor `Clone`, and hands out slices bound to `&self` or `&mut self`.
-//! * The length of the allocation is a function of the header ([`Header::read`]), which is written
-//!   before the block is seen by anyone and rewritten only by [`Block::overwrite`], which refuses a
-//!   change of any length.
+//! * The length of the allocation is a function of the header ([`Header::read`]) and of the slot's
+//!   COLD and LOCATED. The slot's two are set before the block is seen by anyone and never
+//!   changed; the header is written then too, and rewritten only by [`Block::overwrite`], which
+//!   refuses a change of any length, and by [`Block::settle`], which touches none.
+//! * What is changed under the shared lock (VISITED, FRESH) is in the slot's low byte, an atomic;
+//!   it is no part of the address, which is masked out of it.
 //! * The address is kept as bytes, so its provenance is exposed when the block is made and taken up
 //!   again when it is used.
 //! * The bytes are fully initialised before `Block::allocate` returns.
@@ -34,14 +56,19 @@
 
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use dashmap::SharedValue;
 use hashbrown::raw::RawTable;
 
+use crate::base::hash::Digest;
 use crate::base::id::Actor;
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::value::packed::Packed;
 use crate::value::plain::Plain;
+use crate::value::view::Kind;
+
+use super::place::Place;
 
 const WIDE_KEY: u8 = 1;
 const WIDE_BODY: u8 = 2;
@@ -49,10 +76,26 @@ const WIDE_N: u8 = 4;
 const EXPIRES: u8 = 8;
 const LZ4: u8 = 16;
 const ENTRY: u8 = 32;
+const WHOLE: u8 = 64;
+
+/// Of a cold entry's kind byte.
+const SHOWN: u8 = 128;
+const ALIVE: u8 = 64;
+
+const VISITED: u8 = 1;
+const COLD: u8 = 2;
+const LOCATED: u8 = 4;
+const FRESH: u8 = 8;
+
+const ALIGN: usize = 16;
+const SLOT_FLAGS: u8 = ALIGN as u8 - 1;
 
 const TAG_SHIFT: u32 = 56;
 const ADDRESS_SIZE: usize = 6;
 const ADDRESS_MASK: usize = (1 << (8 * ADDRESS_SIZE)) - 1;
+
+const PLACE_SIZE: usize = 8;
+const KINDS: [Kind; 5] = [Kind::String, Kind::List, Kind::Hash, Kind::Set, Kind::Zset];
 
 /// What a block holds beside its key.
 #[derive(Clone, PartialEq, Debug)]
@@ -61,6 +104,39 @@ pub(super) enum Form<'a> {
     Plain(Plain<'a>),
     /// An encoded [`crate::value::entry::Entry`].
     Entry(&'a [u8]),
+    /// A plain string whose value is in the log.
+    ColdPlain(ColdPlain),
+    /// An entry that is in the log.
+    ColdEntry(ColdEntry),
+}
+
+/// A plain string without its value.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct ColdPlain {
+    /// All but the value's bytes, of which there are none here.
+    pub(super) plain: Plain<'static>,
+    /// How many there are.
+    pub(super) len: usize,
+}
+
+/// What stays in memory of an entry that is in the log.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct ColdEntry {
+    pub(super) digest: Digest,
+    pub(super) state_digest: Digest,
+    /// The greatest timestamp it knows.
+    pub(super) hlc_max: Hlc,
+    /// The visible type.
+    pub(super) kind: Kind,
+    /// Whether there is a value to see, until it expires.
+    pub(super) shown: bool,
+    /// Whether anything in it is alive, seen or not.
+    pub(super) alive: bool,
+    /// Length of the string.
+    pub(super) raw_len: u32,
+    pub(super) expire_at: Option<UnixMs>,
+    /// Length of the encoded entry.
+    pub(super) len: usize,
 }
 
 /// The table inside one shard of the map.
@@ -70,6 +146,31 @@ pub(super) type Table = RawTable<(Block, SharedValue<()>)>;
 pub(super) fn blocks(table: &Table) -> impl Iterator<Item = &Block> {
     // SAFETY: the iterator borrows the table, so it neither moves nor frees meanwhile.
     unsafe { table.iter().map(|bucket| &bucket.as_ref().0) }
+}
+
+/// The block in the bucket `at` of a table, if there is one.
+pub(super) fn block_at(table: &mut Table, at: usize) -> Option<&mut Block> {
+    assert!(at < table.buckets(), "a table has so many buckets");
+    // SAFETY: the bucket is one of the table's, is full, and is borrowed with all of the table.
+    // The empty table, whose single bucket is none, has no full one.
+    unsafe { table.is_bucket_full(at).then(|| &mut table.bucket(at).as_mut().0) }
+}
+
+/// Bytes that a table's slots take.
+pub(super) fn table_size(table: &Table) -> usize {
+    match table.allocation_info().1.size() {
+        0 => 0,
+        size => size_class(size),
+    }
+}
+
+/// What the allocator takes for `size` bytes: jemalloc's classes, four for each doubling.
+pub(super) const fn size_class(size: usize) -> usize {
+    if size <= 128 {
+        return if size <= ALIGN { ALIGN } else { size.next_multiple_of(ALIGN) };
+    }
+    let step = 1 << ((size - 1).ilog2() - 2);
+    size.next_multiple_of(step)
 }
 
 /// Asks the processor to fetch a cache line that will be needed soon. Any address is legal.
@@ -103,28 +204,31 @@ pub(super) fn prefetch_block(table: &Table, hash: u64) {
     }
 }
 
-/// A key and what it holds.
+/// A key and what it holds: the low byte of the block's address with the slot's flags, the rest of
+/// the address, and the tag.
 #[derive(Debug)]
-pub(super) struct Block([u8; ADDRESS_SIZE + 1]);
+pub(super) struct Block(AtomicU8, [u8; ADDRESS_SIZE]);
 
-/// Offsets within a block, read from its first bytes.
+/// Offsets within a block, read from its first bytes and its slot.
 #[derive(Clone, Copy)]
 struct Header {
     flags: u8,
+    slot: u8,
     fields: usize,
+    place: usize,
     key: usize,
     body: usize,
+    body_len: usize,
     end: usize,
 }
 
-/// Length of the fields between the lengths and the key.
-const fn fields_len(flags: u8) -> usize {
+/// Length of the fields between the lengths and the place.
+const fn fields_len(flags: u8, slot: u8) -> usize {
+    let expires = if flags & EXPIRES != 0 { 8 } else { 0 };
     if flags & ENTRY != 0 {
-        return 0;
+        return if slot & COLD != 0 { 16 + 16 + 8 + 4 + 1 + expires } else { 0 };
     }
-    12 + if flags & WIDE_N != 0 { 4 } else { 1 }
-        + if flags & EXPIRES != 0 { 8 } else { 0 }
-        + if flags & LZ4 != 0 { 4 } else { 0 }
+    12 + if flags & WIDE_N != 0 { 4 } else { 1 } + expires + if flags & LZ4 != 0 { 4 } else { 0 }
 }
 
 const fn length_len(wide: bool) -> usize {
@@ -132,17 +236,19 @@ const fn length_len(wide: bool) -> usize {
 }
 
 impl Header {
-    fn new(flags: u8, key_len: usize, body_len: usize) -> Header {
+    fn new(flags: u8, slot: u8, key_len: usize, body_len: usize) -> Header {
         let fields = 1 + length_len(flags & WIDE_KEY != 0) + length_len(flags & WIDE_BODY != 0);
-        let key = fields + fields_len(flags);
+        let place = fields + fields_len(flags, slot);
+        let key = place + if slot & LOCATED != 0 { PLACE_SIZE } else { 0 };
         let body = key + key_len;
-        Header { flags, fields, key, body, end: body + body_len }
+        let end = body + if slot & COLD != 0 { 0 } else { body_len };
+        Header { flags, slot, fields, place, key, body, body_len, end }
     }
 
     /// # Safety
     ///
-    /// `at` is the start of a block that [`Block::allocate`] made.
-    unsafe fn read(at: NonNull<u8>) -> Header {
+    /// `at` is the start of a block that [`Block::allocate`] made with these slot flags.
+    unsafe fn read(at: NonNull<u8>, slot: u8) -> Header {
         // SAFETY: every block has a flags byte and, by the flags, its two lengths.
         unsafe {
             let flags = at.read();
@@ -156,7 +262,91 @@ impl Header {
             } else {
                 at.add(next).read() as usize
             };
-            Header::new(flags, key_len, body_len)
+            Header::new(flags, slot, key_len, body_len)
+        }
+    }
+
+    fn write(&self, out: &mut [u8], key: &[u8]) {
+        let at = &mut 0;
+        put(out, at, &[self.flags]);
+        put_length(out, at, self.flags & WIDE_KEY != 0, key.len());
+        put_length(out, at, self.flags & WIDE_BODY != 0, self.body_len);
+        out[self.key..self.body].copy_from_slice(key);
+    }
+
+    fn write_place(&self, out: &mut [u8], place: Place) {
+        if self.slot & LOCATED != 0 {
+            let at = &mut self.place.clone();
+            put(out, at, &place.segment.to_ne_bytes());
+            put(out, at, &place.offset.to_ne_bytes());
+        }
+    }
+
+    fn write_plain(&self, out: &mut [u8], plain: &Plain<'_>) {
+        let at = &mut self.fields.clone();
+        put(out, at, &plain.dot.hlc.0.to_ne_bytes());
+        put(out, at, &plain.dot.actor.0.to_ne_bytes());
+        put_length(out, at, self.flags & WIDE_N != 0, plain.n as usize);
+        if let Some(expire_at) = plain.expire_at {
+            put(out, at, &expire_at.0.to_ne_bytes());
+        }
+        if plain.value.lz4 {
+            put(out, at, &plain.value.raw_len.to_ne_bytes());
+        }
+    }
+
+    fn read_plain(&self, bytes: &[u8]) -> Plain<'static> {
+        let at = &mut self.fields.clone();
+        let hlc = Hlc(u64::from_ne_bytes(take(bytes, at)));
+        let actor = Actor(u32::from_ne_bytes(take(bytes, at)));
+        let n = if self.flags & WIDE_N != 0 {
+            u32::from_ne_bytes(take(bytes, at))
+        } else {
+            u32::from(take::<1>(bytes, at)[0])
+        };
+        let expires = self.flags & EXPIRES != 0;
+        let expire_at = expires.then(|| UnixMs(u64::from_ne_bytes(take(bytes, at))));
+        let lz4 = self.flags & LZ4 != 0;
+        let raw_len = if lz4 { u32::from_ne_bytes(take(bytes, at)) } else { self.body_len as u32 };
+        Plain {
+            dot: Dot::new(hlc, actor),
+            n,
+            expire_at,
+            value: Packed { raw_len, lz4, bytes: &[] },
+        }
+    }
+
+    fn write_cold_entry(&self, out: &mut [u8], entry: &ColdEntry) {
+        let at = &mut self.fields.clone();
+        put(out, at, &entry.digest.0.to_ne_bytes());
+        put(out, at, &entry.state_digest.0.to_ne_bytes());
+        put(out, at, &entry.hlc_max.0.to_ne_bytes());
+        put(out, at, &entry.raw_len.to_ne_bytes());
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        put(out, at, &[entry.kind as u8 | flag(entry.shown, SHOWN) | flag(entry.alive, ALIVE)]);
+        if let Some(expire_at) = entry.expire_at {
+            put(out, at, &expire_at.0.to_ne_bytes());
+        }
+    }
+
+    fn read_cold_entry(&self, bytes: &[u8]) -> ColdEntry {
+        let at = &mut self.fields.clone();
+        let digest = Digest(u128::from_ne_bytes(take(bytes, at)));
+        let state_digest = Digest(u128::from_ne_bytes(take(bytes, at)));
+        let hlc_max = Hlc(u64::from_ne_bytes(take(bytes, at)));
+        let raw_len = u32::from_ne_bytes(take(bytes, at));
+        let [kind] = take(bytes, at);
+        let expires = self.flags & EXPIRES != 0;
+        ColdEntry {
+            digest,
+            state_digest,
+            hlc_max,
+            kind: KINDS[usize::from(kind & !(SHOWN | ALIVE))],
+            shown: kind & SHOWN != 0,
+            alive: kind & ALIVE != 0,
+            raw_len,
+            expire_at: expires.then(|| UnixMs(u64::from_ne_bytes(take(bytes, at)))),
+            len: self.body_len,
         }
     }
 }
@@ -180,82 +370,112 @@ fn take<const N: usize>(bytes: &[u8], at: &mut usize) -> [u8; N] {
     taken
 }
 
-fn plain_flags(key: &[u8], plain: &Plain<'_>) -> u8 {
+fn flags_of(key_len: usize, body_len: usize, more: u8) -> u8 {
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-    flag(key.len() > 0xFF, WIDE_KEY)
-        | flag(plain.value.bytes.len() > 0xFF, WIDE_BODY)
-        | flag(plain.n > 0xFF, WIDE_N)
-        | flag(plain.expire_at.is_some(), EXPIRES)
-        | flag(plain.value.lz4, LZ4)
+    flag(key_len > 0xFF, WIDE_KEY) | flag(body_len > 0xFF, WIDE_BODY) | more
 }
 
-fn write_plain(out: &mut [u8], header: Header, key: &[u8], plain: &Plain<'_>) {
-    let flags = header.flags;
-    let at = &mut 0;
-    put(out, at, &[flags]);
-    put_length(out, at, flags & WIDE_KEY != 0, key.len());
-    put_length(out, at, flags & WIDE_BODY != 0, plain.value.bytes.len());
-    put(out, at, &plain.dot.hlc.0.to_ne_bytes());
-    put(out, at, &plain.dot.actor.0.to_ne_bytes());
-    put_length(out, at, flags & WIDE_N != 0, plain.n as usize);
-    if let Some(expire_at) = plain.expire_at {
-        put(out, at, &expire_at.0.to_ne_bytes());
-    }
-    if plain.value.lz4 {
-        put(out, at, &plain.value.raw_len.to_ne_bytes());
-    }
-    put(out, at, key);
-    put(out, at, plain.value.bytes);
+fn plain_flags(key_len: usize, plain: &Plain<'_>, body_len: usize) -> u8 {
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    let more = flag(plain.n > 0xFF, WIDE_N)
+        | flag(plain.expire_at.is_some(), EXPIRES)
+        | flag(plain.value.lz4, LZ4);
+    flags_of(key_len, body_len, more)
 }
 
 const fn tag_of(hash: u64) -> u8 {
     (hash >> TAG_SHIFT) as u8
 }
 
-impl Block {
-    /// A plain string. `hash` is the key's hash.
-    pub(super) fn plain(hash: u64, key: &[u8], plain: &Plain<'_>) -> Block {
-        let header = Header::new(plain_flags(key, plain), key.len(), plain.value.bytes.len());
-        Block::allocate(hash, header.end, |out| write_plain(out, header, key, plain))
+const fn layout_of(size: usize) -> Layout {
+    let size = if size < ALIGN { ALIGN } else { size };
+    match Layout::from_size_align(size, ALIGN) {
+        Ok(layout) => layout,
+        Err(_) => panic!("a value's size is limited"),
     }
+}
 
-    /// An encoded entry. `hash` is the key's hash.
-    pub(super) fn entry(hash: u64, key: &[u8], entry: &[u8]) -> Block {
-        let wide = |len: usize, bit: u8| if len > 0xFF { bit } else { 0 };
-        let flags = ENTRY | wide(key.len(), WIDE_KEY) | wide(entry.len(), WIDE_BODY);
-        let header = Header::new(flags, key.len(), entry.len());
-        Block::allocate(hash, header.end, |out| {
-            let at = &mut 0;
-            put(out, at, &[flags]);
-            put_length(out, at, flags & WIDE_KEY != 0, key.len());
-            put_length(out, at, flags & WIDE_BODY != 0, entry.len());
-            put(out, at, key);
-            put(out, at, entry);
+impl Block {
+    /// A plain string. `hash` is the key's hash; `place` where its State is, to be kept with it.
+    pub(super) fn plain(hash: u64, key: &[u8], plain: &Plain<'_>, place: Option<Place>) -> Block {
+        let len = plain.value.bytes.len();
+        let slot = if place.is_some() { LOCATED } else { 0 };
+        let header = Header::new(plain_flags(key.len(), plain, len), slot, key.len(), len);
+        Block::allocate(hash, header, |out| {
+            header.write(out, key);
+            header.write_plain(out, plain);
+            header.write_place(out, place.unwrap_or_default());
+            out[header.body..].copy_from_slice(plain.value.bytes);
         })
     }
 
-    fn allocate(hash: u64, size: usize, write: impl FnOnce(&mut [u8])) -> Block {
-        let layout = Layout::from_size_align(size, 1).expect("a value's size is limited");
-        // SAFETY: every block has a flags byte, so `size` is not zero.
+    /// An encoded entry. `hash` is the key's hash, `base` where its newest State is, `whole`
+    /// whether that is all of it.
+    pub(super) fn entry(hash: u64, key: &[u8], entry: &[u8], base: Place, whole: bool) -> Block {
+        let flags = flags_of(key.len(), entry.len(), if whole { ENTRY | WHOLE } else { ENTRY });
+        let header = Header::new(flags, LOCATED, key.len(), entry.len());
+        Block::allocate(hash, header, |out| {
+            header.write(out, key);
+            header.write_place(out, base);
+            out[header.body..].copy_from_slice(entry);
+        })
+    }
+
+    /// A plain string whose value, of `len` bytes, is in the log only.
+    pub(super) fn cold_plain(
+        hash: u64,
+        key: &[u8],
+        plain: &Plain<'_>,
+        len: usize,
+        place: Place,
+    ) -> Block {
+        let flags = plain_flags(key.len(), plain, len);
+        let header = Header::new(flags, COLD | LOCATED, key.len(), len);
+        Block::allocate(hash, header, |out| {
+            header.write(out, key);
+            header.write_plain(out, plain);
+            header.write_place(out, place);
+        })
+    }
+
+    /// An entry that is in the log only.
+    pub(super) fn cold_entry(hash: u64, key: &[u8], entry: &ColdEntry, place: Place) -> Block {
+        let expires = if entry.expire_at.is_some() { EXPIRES } else { 0 };
+        let flags = flags_of(key.len(), entry.len, ENTRY | WHOLE | expires);
+        let header = Header::new(flags, COLD | LOCATED, key.len(), entry.len);
+        Block::allocate(hash, header, |out| {
+            header.write(out, key);
+            header.write_cold_entry(out, entry);
+            header.write_place(out, place);
+        })
+    }
+
+    fn allocate(hash: u64, header: Header, write: impl FnOnce(&mut [u8])) -> Block {
+        let layout = layout_of(header.end);
+        // SAFETY: a layout's size is not zero.
         let start = unsafe { alloc::alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { alloc::handle_alloc_error(layout) };
         let address = start.as_ptr().expose_provenance();
         assert!(address <= ADDRESS_MASK, "user-space addresses have 48 bits");
-        // SAFETY: `size` fresh bytes, ours alone.
-        write(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), size) });
+        // SAFETY: as many fresh bytes, ours alone.
+        write(unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), header.end) });
         let [a, b, c, d, e, f, ..] = address.to_le_bytes();
-        Block([a, b, c, d, e, f, tag_of(hash)])
+        Block(AtomicU8::new(a | header.slot), [b, c, d, e, f, tag_of(hash)])
+    }
+
+    fn slot(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
     }
 
     fn start(&self) -> NonNull<u8> {
-        let [a, b, c, d, e, f, _] = self.0;
-        let address = usize::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        let [b, c, d, e, f, _] = self.1;
+        let address = usize::from_le_bytes([self.slot() & !SLOT_FLAGS, b, c, d, e, f, 0, 0]);
         NonNull::new(std::ptr::with_exposed_provenance_mut(address)).expect("blocks have addresses")
     }
 
     fn header(&self) -> Header {
-        // SAFETY: the pointer is this block's.
-        unsafe { Header::read(self.start()) }
+        // SAFETY: pointer and flags are this block's.
+        unsafe { Header::read(self.start(), self.slot()) }
     }
 
     fn bytes(&self, header: Header) -> &[u8] {
@@ -263,9 +483,19 @@ impl Block {
         unsafe { std::slice::from_raw_parts(self.start().as_ptr(), header.end) }
     }
 
+    fn bytes_mut(&mut self, header: Header) -> &mut [u8] {
+        // SAFETY: the whole block, borrowed mutably with `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), header.end) }
+    }
+
     /// The upper 8 bits of the key's hash.
     pub(super) const fn tag(&self) -> u8 {
-        self.0[ADDRESS_SIZE]
+        self.1[ADDRESS_SIZE - 1]
+    }
+
+    /// A hash that makes a block of the same tag.
+    pub(super) const fn hash_of_tag(&self) -> u64 {
+        (self.tag() as u64) << TAG_SHIFT
     }
 
     /// Whether this is the block of `key`, whose hash is `hash`.
@@ -283,65 +513,126 @@ impl Block {
     pub(super) fn form(&self) -> Form<'_> {
         let header = self.header();
         let bytes = self.bytes(header);
-        let body = &bytes[header.body..];
-        if header.flags & ENTRY != 0 {
-            return Form::Entry(body);
+        match (header.flags & ENTRY != 0, header.slot & COLD != 0) {
+            (false, false) => {
+                let plain = header.read_plain(bytes);
+                let value = Packed { bytes: &bytes[header.body..], ..plain.value };
+                Form::Plain(Plain { value, ..plain })
+            }
+            (false, true) => {
+                Form::ColdPlain(ColdPlain { plain: header.read_plain(bytes), len: header.body_len })
+            }
+            (true, false) => Form::Entry(&bytes[header.body..]),
+            (true, true) => Form::ColdEntry(header.read_cold_entry(bytes)),
         }
-        let at = &mut header.fields.clone();
-        let hlc = Hlc(u64::from_ne_bytes(take(bytes, at)));
-        let actor = Actor(u32::from_ne_bytes(take(bytes, at)));
-        let n = if header.flags & WIDE_N != 0 {
-            u32::from_ne_bytes(take(bytes, at))
-        } else {
-            u32::from(take::<1>(bytes, at)[0])
-        };
-        let expire_at =
-            (header.flags & EXPIRES != 0).then(|| UnixMs(u64::from_ne_bytes(take(bytes, at))));
-        let lz4 = header.flags & LZ4 != 0;
-        let raw_len = if lz4 { u32::from_ne_bytes(take(bytes, at)) } else { body.len() as u32 };
-        Form::Plain(Plain {
-            dot: Dot::new(hlc, actor),
-            n,
-            expire_at,
-            value: Packed { raw_len, lz4, bytes: body },
+    }
+
+    /// Where the newest State of the key is: of a plain string and a cold entry all of it.
+    /// `None` if that was not kept.
+    pub(super) fn place(&self) -> Option<Place> {
+        let header = self.header();
+        (header.slot & LOCATED != 0).then(|| {
+            let at = &mut header.place.clone();
+            let bytes = self.bytes(header);
+            let segment = u32::from_ne_bytes(take(bytes, at));
+            Place { segment, offset: u32::from_ne_bytes(take(bytes, at)) }
         })
     }
 
-    /// Writes another plain string of the same key in place; `false` when it needs another block.
-    pub(super) fn overwrite(&mut self, plain: &Plain<'_>) -> bool {
+    /// Whether the key's newest frame in the log is a State.
+    pub(super) fn is_whole(&self) -> bool {
+        let flags = self.header().flags;
+        flags & ENTRY == 0 || flags & WHOLE != 0
+    }
+
+    /// Notes that the key's newest frame is the State at `place`.
+    pub(super) fn settle(&mut self, place: Place) {
         let header = self.header();
-        let key_flags = header.flags & WIDE_KEY;
-        let flags = plain_flags(&[], plain) | key_flags;
-        if flags != header.flags || header.end - header.body != plain.value.bytes.len() {
+        let bytes = self.bytes_mut(header);
+        header.write_place(bytes, place);
+        if header.flags & ENTRY != 0 {
+            bytes[0] |= WHOLE;
+        }
+    }
+
+    /// Writes another plain string of the same key in place; `false` when it needs another block.
+    /// `place` is where its State is: kept if this block keeps places.
+    pub(super) fn overwrite(&mut self, plain: &Plain<'_>, place: Place) -> bool {
+        let header = self.header();
+        let len = plain.value.bytes.len();
+        let flags = plain_flags(0, plain, len) | header.flags & WIDE_KEY;
+        if flags != header.flags || header.slot & COLD != 0 || header.body_len != len {
             return false;
         }
-        let start = self.start();
-        // SAFETY: the whole block, borrowed mutably with `self`.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), header.end) };
-        let at = &mut header.fields.clone();
-        put(bytes, at, &plain.dot.hlc.0.to_ne_bytes());
-        put(bytes, at, &plain.dot.actor.0.to_ne_bytes());
-        put_length(bytes, at, flags & WIDE_N != 0, plain.n as usize);
-        if let Some(expire_at) = plain.expire_at {
-            put(bytes, at, &expire_at.0.to_ne_bytes());
-        }
-        if plain.value.lz4 {
-            put(bytes, at, &plain.value.raw_len.to_ne_bytes());
-        }
+        let bytes = self.bytes_mut(header);
+        header.write_plain(bytes, plain);
+        header.write_place(bytes, place);
         bytes[header.body..].copy_from_slice(plain.value.bytes);
         true
     }
 
-    /// Bytes of the allocation.
+    /// Bytes of the block.
     pub(super) fn size(&self) -> usize {
         self.header().end
+    }
+
+    /// Bytes that the allocator gives for it.
+    pub(super) fn footprint(&self) -> usize {
+        size_class(self.size())
+    }
+
+    /// Bytes of the block if it were cold. An entry's depend on more than the block, so that it is
+    /// rather too many.
+    pub(super) fn cold_size(&self) -> usize {
+        let Header { flags, key, body, fields, .. } = self.header();
+        let more = if flags & ENTRY != 0 { EXPIRES } else { 0 };
+        fields + fields_len(flags | more, COLD) + PLACE_SIZE + (body - key)
+    }
+
+    /// Whether the body is in the log only.
+    pub(super) fn is_cold(&self) -> bool {
+        self.slot() & COLD != 0
+    }
+
+    /// Whether the block keeps a place.
+    pub(super) fn is_located(&self) -> bool {
+        self.slot() & LOCATED != 0
+    }
+
+    /// Whether it was looked at since the hand last came by.
+    pub(super) fn is_visited(&self) -> bool {
+        self.slot() & VISITED != 0
+    }
+
+    /// Notes that it was looked at. The look for which a block was warmed does not count, or what
+    /// is read once in a long while would displace what is read often.
+    pub(super) fn visit(&self) {
+        let slot = self.slot();
+        if slot & FRESH != 0 {
+            self.0.fetch_and(!FRESH, Ordering::Relaxed);
+        } else if slot & VISITED == 0 {
+            self.0.fetch_or(VISITED, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was looked at since this was last asked.
+    pub(super) fn take_visited(&mut self) -> bool {
+        let slot = self.0.get_mut();
+        let visited = *slot & VISITED != 0;
+        *slot &= !VISITED;
+        visited
+    }
+
+    /// This block, warmed a moment ago for a command that is still to look at it.
+    pub(super) fn freshly_warmed(mut self) -> Block {
+        *self.0.get_mut() |= FRESH;
+        self
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let size = self.header().end;
-        let layout = Layout::from_size_align(size, 1).expect("it was allocated so");
+        let layout = layout_of(self.header().end);
         // SAFETY: allocated with this layout, and nobody else has it.
         unsafe { alloc::dealloc(self.start().as_ptr(), layout) }
     }
@@ -375,7 +666,34 @@ mod tests {
     #[test]
     fn a_small_string_costs_sixteen_bytes_more_than_key_and_value() {
         let plain = plain_of(1, 1, 1, None, None, &[7; 64]);
-        assert_eq!(Block::plain(0, &[1; 16], &plain).size(), 16 + 64 + 16);
+        assert_eq!(Block::plain(0, &[1; 16], &plain, None).size(), 16 + 64 + 16);
+        assert_eq!(size_of::<Block>(), 7);
+        let located = Block::plain(0, &[1; 16], &plain, Some(Place::default()));
+        assert_eq!(located.size(), 16 + 64 + 24);
+        let cold = Block::cold_plain(0, &[1; 16], &plain, 64, Place::default());
+        assert_eq!((cold.size(), located.cold_size()), (16 + 24, 16 + 24));
+    }
+
+    #[test]
+    fn size_classes_are_the_allocators() {
+        let classes = [16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512];
+        for size in 1..=512 {
+            let class = classes.into_iter().find(|class| *class >= size);
+            assert_eq!(Some(size_class(size)), class, "{size}");
+        }
+        let large = [16 << 10, (16 << 10) + 1, 1 << 20, (1 << 20) + 1].map(size_class);
+        assert_eq!(large, [16 << 10, 20 << 10, 1 << 20, 1280 << 10]);
+    }
+
+    #[test]
+    fn a_look_is_kept_until_it_is_taken_and_the_first_after_warming_does_not_count() {
+        let plain = plain_of(1, 1, 1, None, None, b"v");
+        let mut block = Block::plain(9, b"k", &plain, None).freshly_warmed();
+        block.visit();
+        assert!(!block.is_visited());
+        block.visit();
+        assert!(block.is_visited() && block.take_visited() && !block.take_visited());
+        assert_eq!((block.key(), block.form()), (&b"k"[..], Form::Plain(plain)));
     }
 
     proptest! {
@@ -389,26 +707,69 @@ mod tests {
             small_n in 0u32..512,
             expire: Option<u64>,
             raw_len: Option<u32>,
+            place in proptest::option::of(any::<(u32, u32)>()),
+            (whole, shown, alive) in any::<(bool, bool, bool)>(),
+            kind in 0usize..5,
         ) {
+            let place = place.map(|(segment, offset)| Place { segment, offset });
             let plain = plain_of(hlc, actor, n, expire, raw_len, &value);
-            let mut block = Block::plain(hash, &key, &plain);
+            let mut block = Block::plain(hash, &key, &plain, place);
             prop_assert!(block.is(hash, &key));
             prop_assert_eq!(block.tag(), (hash >> 56) as u8);
             prop_assert_eq!(block.form(), Form::Plain(plain));
+            prop_assert_eq!((block.place(), block.is_whole()), (place, true));
             // In place when every length stays, untouched otherwise.
+            let mut at = place;
             for (bytes, n) in [(&value, small_n), (&other, n)] {
                 let next = plain_of(hlc ^ 5, actor ^ 3, n, expire.map(|e| e ^ 1), raw_len, bytes);
                 let before = format!("{:?}", block.form());
-                if block.overwrite(&next) {
+                block.visit();
+                let moved = Place { segment: n, offset: 7 };
+                if block.overwrite(&next, moved) {
                     prop_assert_eq!(block.form(), Form::Plain(next));
+                    at = at.map(|_| moved);
                 } else {
                     prop_assert_eq!(format!("{:?}", block.form()), before);
                 }
+                prop_assert_eq!(block.place(), at);
                 prop_assert_eq!(block.key(), &key[..]);
             }
-            let entry = Block::entry(hash, &key, &other);
+            let base = place.unwrap_or_default();
+            let mut entry = Block::entry(hash, &key, &other, base, whole);
             prop_assert_eq!(entry.form(), Form::Entry(&other));
             prop_assert_eq!(entry.key(), &key[..]);
+            prop_assert_eq!((entry.place(), entry.is_whole()), (Some(base), whole));
+            let moved = Place { segment: n, offset: 9 };
+            entry.settle(moved);
+            prop_assert_eq!(entry.form(), Form::Entry(&other));
+            prop_assert_eq!((entry.place(), entry.is_whole()), (Some(moved), true));
+
+            let stub = Plain { value: Packed { bytes: &[], ..plain.value }, ..plain };
+            let mut cold = Block::cold_plain(hash, &key, &plain, value.len(), base);
+            let form = Form::ColdPlain(ColdPlain {
+                plain: Plain { value: Packed { bytes: &[], ..stub.value }, dot: stub.dot, ..stub },
+                len: value.len(),
+            });
+            prop_assert_eq!((cold.form(), cold.place()), (form, Some(base)));
+            prop_assert!(cold.is_cold() && cold.is_whole() && cold.is(hash, &key));
+            prop_assert!(!cold.overwrite(&plain, base));
+            prop_assert_eq!(cold.cold_size(), cold.size());
+
+            let stub = ColdEntry {
+                digest: Digest(u128::from(hlc) << 64 | 5),
+                state_digest: Digest(u128::from(hash)),
+                hlc_max: Hlc(hlc),
+                kind: KINDS[kind],
+                shown,
+                alive,
+                raw_len: n,
+                expire_at: expire.map(UnixMs),
+                len: other.len(),
+            };
+            let cold = Block::cold_entry(hash, &key, &stub, base);
+            prop_assert_eq!((cold.form(), cold.place()), (Form::ColdEntry(stub), Some(base)));
+            prop_assert!(cold.is_cold() && cold.is_whole() && cold.is(hash, &key));
+            prop_assert!(cold.size() <= entry.cold_size());
         }
     }
 }

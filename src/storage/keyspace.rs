@@ -1,31 +1,47 @@
 //! The keyspace: one shard of a `DashMap` for each vnode, so that one lock is one vnode.
 //!
-//! Under that lock a key, its vnode's hash tree, clock and counts change together; nothing awaits
-//! while it is held, which is why there is only a closure interface.
+//! Under that lock a key, its vnode's hash tree, clock and counts change together, and the change
+//! is appended to the log; nothing awaits while it is held, which is why there is only a closure
+//! interface.
 //!
-//! Invariant: a vnode's tree, `live` and `expiring` are what a walk over its blocks would give.
+//! ```text
+//! keyspace     every vnode: locks, sums, memory
+//! vnode_read   what may be looked at under a vnode's lock      vnode_write  what may be changed
+//! replay       from the log's frames to memory, and which of them still count
+//! cooling      from memory to the log, when memory is short    warming      back again
+//! ```
+//!
+//! Invariants: a vnode's tree, `live`, `expiring`, `cold` and `stored` are what a walk over its
+//! blocks would give. What the log says of a key is what memory holds of it, by invariant L:
+//!
+//! * the newest frame of a plain string is a State with exactly that string;
+//! * an entry's block has a place at or before that of its newest State, and is marked whole only
+//!   if that State is its newest frame and lies at that place;
+//! * a cold block's place is that of its newest frame, a State.
 
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
-use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::BytesMut;
-use dashmap::{DashMap, SharedValue};
+use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::anti_entropy::tree::Tree;
-use crate::base::hash::{Digest, HashSeed};
-use crate::base::id::{Actor, VnodeId};
-use crate::base::time::{Dot, Hlc, UnixMs};
-use crate::value::apply::{ApplyError, Delta};
-use crate::value::change::{Change, Expire};
-use crate::value::entry::Entry;
-use crate::value::packed::pack;
-use crate::value::plain::{Plain, PlainJoin, expire_after, join_plain, put_over};
-use crate::value::record::{Record, encode_delta, encode_plain, encode_whole};
-use crate::value::view::{Body, View, Views};
+use crate::base::hash::HashSeed;
+use crate::base::id::VnodeId;
+use crate::base::time::{Hlc, UnixMs};
+use crate::value::view::Missing;
 
-use super::block::{Block, Form, Table, blocks, prefetch_block, prefetch_place};
+use super::block::{Block, prefetch_block, prefetch_place};
+use super::cooling::Sweep;
+use super::frame::Kind;
+use super::log::Log;
+use super::place::Place;
+use super::vnode_read::VnodeRead;
+use super::vnode_write::VnodeWrite;
+use super::weight::Weight;
 
 impl PartialEq for Block {
     fn eq(&self, other: &Block) -> bool {
@@ -44,48 +60,80 @@ impl Hash for Block {
 /// Every key of a node.
 #[derive(Debug)]
 pub struct Keyspace {
-    map: DashMap<Block, (), BuildHasherDefault<DefaultHasher>>,
-    vnodes: Box<[Mutex<Vnode>]>,
+    pub(super) map: DashMap<Block, (), BuildHasherDefault<DefaultHasher>>,
+    pub(super) vnodes: Box<[Mutex<Vnode>]>,
     seed: HashSeed,
-    memory: AtomicUsize,
+    log: Option<Arc<Log>>,
+    /// Whether the log is being read, and nothing can be appended yet.
+    replaying: AtomicBool,
+    pub(super) sweep: Sweep,
+    blocks: Apart<AtomicUsize>,
+    tables: AtomicUsize,
+}
+
+/// Changed by every thread all the time: on cache lines of its own, or all that stands beside it
+/// would have to be fetched again each time.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
 }
 
 /// What a vnode keeps beside its keys; guarded by the shard's lock together with them.
 #[derive(Debug, Default)]
-struct Vnode {
-    hlc: Hlc,
-    tree: Tree,
+pub(super) struct Vnode {
+    pub(super) hlc: Hlc,
+    pub(super) tree: Tree,
+    pub(super) sole: bool,
+    pub(super) next_expiry: Option<UnixMs>,
     live: usize,
     expiring: usize,
-    next_expiry: Option<UnixMs>,
-    sole: bool,
+    cold: usize,
+    stored: usize,
+    /// Bytes of the table, as they are in the keyspace's sum.
+    pub(super) table: usize,
+    /// The bucket that the hand of `cooling` stands at.
+    pub(super) hand: usize,
+    /// Buckets that the hand went past since it last found anything to do.
+    pub(super) idle: usize,
 }
 
-/// What a block adds to its vnode's sums.
-#[derive(Clone, Copy)]
-struct Weight {
-    digest: Digest,
-    live: bool,
-    expire_at: Option<UnixMs>,
-    size: usize,
-}
-
-impl Weight {
-    const NONE: Weight = Weight { digest: Digest::NONE, live: false, expire_at: None, size: 0 };
-
-    fn of_plain(seed: HashSeed, hash: u64, plain: &Plain<'_>, size: usize) -> Weight {
-        Weight { digest: plain.digest(seed, hash), live: true, expire_at: plain.expire_at, size }
+impl Vnode {
+    /// Puts `new` in `old`'s stead in the sums.
+    pub(super) fn reweigh(&mut self, hash: u64, old: &Weight, new: &Weight) {
+        self.tree.replace(hash, old.digest, new.digest);
+        self.live = self.live + usize::from(new.live) - usize::from(old.live);
+        self.expiring = self.expiring + usize::from(new.expire_at.is_some())
+            - usize::from(old.expire_at.is_some());
+        self.cold = self.cold + usize::from(new.cold) - usize::from(old.cold);
+        self.stored = self.stored + new.stored - old.stored;
+        if let Some(at) = new.expire_at {
+            self.next_expiry = Some(self.next_expiry.map_or(at, |next| next.min(at)));
+        }
+        self.idle = 0;
     }
 
-    fn of_entry(seed: HashSeed, hash: u64, entry: &Entry, size: usize) -> Weight {
-        // At the epoch nothing has expired yet: whether there is a value at all.
-        let view = entry.view(UnixMs(0));
-        Weight {
-            digest: entry.digest(seed, hash),
-            live: view.is_some(),
-            expire_at: view.and_then(|view| view.expire_at),
-            size,
-        }
+    /// Notes that a key became cold, or hot again: nothing else of it changed.
+    pub(super) fn turn(&mut self, cold: bool) {
+        self.cold = if cold { self.cold + 1 } else { self.cold - 1 };
+        self.idle = 0;
+    }
+
+    /// Forgets all that is said of keys.
+    pub(super) fn clear(&mut self) {
+        let Vnode { hlc, sole, table, .. } = *self;
+        *self = Vnode { hlc, sole, table, ..Vnode::default() };
+    }
+
+    /// Whether any key is cold.
+    pub(super) fn has_cold(&self) -> bool {
+        self.cold > 0
     }
 }
 
@@ -96,13 +144,24 @@ pub struct VnodeCounts {
     pub live: usize,
     /// Live keys with a time to live.
     pub expiring: usize,
-    /// Keys in memory, tombstones included.
+    /// Keys held, tombstones included.
     pub held: usize,
+    /// Held keys whose values are in the log only.
+    pub cold: usize,
 }
 
 impl Keyspace {
-    /// An empty keyspace of `vnodes` vnodes (a power of two, at least two).
+    /// An empty keyspace of `vnodes` vnodes (a power of two, at least two), without a log.
     pub fn new(vnodes: u16, seed: HashSeed) -> Keyspace {
+        Keyspace::of(vnodes, seed, None)
+    }
+
+    /// The same, whose changes are appended to `log`.
+    pub fn with_log(vnodes: u16, seed: HashSeed, log: Arc<Log>) -> Keyspace {
+        Keyspace::of(vnodes, seed, Some(log))
+    }
+
+    fn of(vnodes: u16, seed: HashSeed, log: Option<Arc<Log>>) -> Keyspace {
         Keyspace {
             map: DashMap::with_capacity_and_hasher_and_shard_amount(
                 0,
@@ -111,7 +170,11 @@ impl Keyspace {
             ),
             vnodes: (0..vnodes).map(|_| Mutex::default()).collect(),
             seed,
-            memory: AtomicUsize::new(0),
+            log,
+            replaying: AtomicBool::new(false),
+            sweep: Sweep::default(),
+            blocks: Apart::default(),
+            tables: AtomicUsize::new(0),
         }
     }
 
@@ -120,14 +183,34 @@ impl Keyspace {
         self.seed
     }
 
-    /// Bytes of all blocks (keys, values and their histories).
+    /// The log that it is kept in.
+    pub fn log(&self) -> Option<&Arc<Log>> {
+        self.log.as_ref()
+    }
+
+    /// Bytes of all blocks (keys, values and their histories), as the allocator counts them.
     pub fn memory(&self) -> usize {
-        self.memory.load(Ordering::Relaxed)
+        self.blocks.load(Ordering::Relaxed)
     }
 
     /// Bytes of the tables that find the blocks.
     pub fn table_memory(&self) -> usize {
-        self.map.shards().iter().map(|shard| shard.read().allocation_info().1.size()).sum()
+        self.tables.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of blocks and tables.
+    pub fn used(&self) -> usize {
+        self.memory() + self.table_memory()
+    }
+
+    /// Bytes of the frames that would hold everything once, of the vnodes that `wanted` names:
+    /// what of the log is not dead.
+    pub fn stored(&self, wanted: impl Fn(VnodeId) -> bool) -> u64 {
+        let vnodes = (0u16..).map(VnodeId).zip(&self.vnodes);
+        vnodes
+            .filter(|&(vnode, _)| wanted(vnode))
+            .map(|(_, state)| state.lock().stored as u64)
+            .sum()
     }
 
     /// Says whether this node alone holds `vnode`. A sole replica needs no tombstones and no
@@ -143,8 +226,10 @@ impl Keyspace {
         now: UnixMs,
         look: impl FnOnce(&VnodeRead<'_>) -> T,
     ) -> T {
+        let missing = Missing::default();
         let table = self.map.shards()[vnode.index()].read();
-        look(&VnodeRead { table: &table, seed: self.seed, now })
+        let visits = self.sweep.has_budget();
+        look(&VnodeRead { table: &table, seed: self.seed, now, visits, missing: &missing })
     }
 
     /// Looks at and changes one vnode's keys at moment `now`.
@@ -154,9 +239,18 @@ impl Keyspace {
         now: UnixMs,
         act: impl FnOnce(&mut VnodeWrite<'_>) -> T,
     ) -> T {
+        let missing = Missing::default();
         let mut table = self.map.shards()[vnode.index()].write();
         let mut state = self.vnodes[vnode.index()].lock();
-        act(&mut VnodeWrite { table: &mut table, vnode: &mut state, keyspace: self, now })
+        act(&mut VnodeWrite {
+            table: &mut table,
+            vnode: &mut state,
+            keyspace: self,
+            journal: Journal { keyspace: self, vnode },
+            visits: self.sweep.has_budget(),
+            missing: &missing,
+            now,
+        })
     }
 
     /// Fetches into the processor's caches what the next commands will touch. The keys of a batch
@@ -175,7 +269,7 @@ impl Keyspace {
     pub fn counts(&self, vnode: VnodeId) -> VnodeCounts {
         let held = self.map.shards()[vnode.index()].read().len();
         let state = self.vnodes[vnode.index()].lock();
-        VnodeCounts { live: state.live, expiring: state.expiring, held }
+        VnodeCounts { live: state.live, expiring: state.expiring, held, cold: state.cold }
     }
 
     /// The digest of everything alive in one vnode, and that of each of its buckets.
@@ -192,400 +286,60 @@ impl Keyspace {
     pub fn expiry_due(&self, vnode: VnodeId, now: UnixMs) -> bool {
         self.vnodes[vnode.index()].lock().next_expiry.is_some_and(|next| next <= now)
     }
-}
 
-/// Reads of one vnode, whose lock is held.
-pub struct VnodeRead<'a> {
-    table: &'a Table,
-    seed: HashSeed,
-    now: UnixMs,
-}
-
-fn find<'a>(table: &'a Table, hash: u64, key: &[u8]) -> Option<Form<'a>> {
-    table.get(hash, |(block, _)| block.is(hash, key)).map(|(block, _)| block.form())
-}
-
-/// Memory is only damaged by a bug or a bad chip; going on would spread it.
-fn decoded(bytes: &[u8]) -> Entry {
-    Entry::decode(bytes).expect("a stored entry decodes")
-}
-
-fn view_of<'a>(form: Form<'a>, now: UnixMs, memory: usize) -> Option<View<'a>> {
-    match form {
-        Form::Plain(plain) => plain.view(now).map(|view| View { memory, ..view }),
-        Form::Entry(bytes) => {
-            let entry = decoded(bytes);
-            let view = entry.view(now)?;
-            let body = match &view.body {
-                Body::Stored(packed) => {
-                    Body::Made(packed.unpack().expect("a stored block unpacks").into_owned())
-                }
-                Body::Made(bytes) => Body::Made(bytes.clone()),
-                Body::Cold { .. } => unreachable!("an entry that was decoded is here"),
-            };
-            Some(View { kind: view.kind, expire_at: view.expire_at, memory, body })
-        }
-    }
-}
-
-fn view_in<'a>(table: &'a Table, seed: HashSeed, key: &[u8], now: UnixMs) -> Option<View<'a>> {
-    let hash = seed.key(key);
-    let (block, _) = table.get(hash, |(block, _)| block.is(hash, key))?;
-    view_of(block.form(), now, block.size() + size_of::<Block>())
-}
-
-impl Views for VnodeRead<'_> {
-    fn view(&self, key: &[u8]) -> Option<View<'_>> {
-        view_in(self.table, self.seed, key, self.now)
-    }
-}
-
-impl VnodeRead<'_> {
-    /// All that the node holds of `key`, tombstones and expired values included.
-    pub fn entry(&self, key: &[u8]) -> Option<Entry> {
-        entry_in(self.table, self.seed, key)
+    /// Says that the log has been read and begun. Until then nothing is appended for the sake of
+    /// cooling. (The first change says the same.)
+    pub fn replayed(&self) {
+        self.set_replaying(false);
     }
 
-    /// The digest of all that the node holds of `key`, its history included.
-    pub fn state_digest(&self, key: &[u8]) -> Digest {
-        state_digest_in(self.table, self.seed, key)
-    }
-
-    /// Appends the record of all that the node holds of `key`; `false` if it never heard of it.
-    pub fn record(&self, key: &[u8], out: &mut BytesMut) -> bool {
-        let form = find(self.table, self.seed.key(key), key);
-        if let Some(form) = &form {
-            record_form(key, form, out);
-        }
-        form.is_some()
-    }
-
-    /// Visible keys whose hash has its upper 16 bits in `prefixes`, in no order.
-    pub fn scan(&self, prefixes: Range<u32>, mut visit: impl FnMut(&[u8], &View<'_>)) {
-        let tags = prefixes.start >> 8..=prefixes.end.saturating_sub(1) >> 8;
-        let whole = prefixes.start & 0xFF == 0 && prefixes.end & 0xFF == 0;
-        for block in blocks(self.table) {
-            if tags.contains(&u32::from(block.tag()))
-                && (whole || prefixes.contains(&((self.seed.key(block.key()) >> 48) as u32)))
-                && let Some(view) = view_of(block.form(), self.now, block.size())
-            {
-                visit(block.key(), &view);
-            }
+    pub(super) fn set_replaying(&self, replaying: bool) {
+        if self.is_replaying() != replaying {
+            self.replaying.store(replaying, Ordering::Relaxed);
         }
     }
 
-    /// Records of everything held (tombstones too) in the buckets of the tree that `wanted` names.
-    pub fn records(&self, wanted: impl Fn(u8) -> bool, mut visit: impl FnMut(&[u8], &[u8])) {
-        let mut out = BytesMut::new();
-        for block in blocks(self.table).filter(|block| wanted(block.tag())) {
-            out.clear();
-            record_form(block.key(), &block.form(), &mut out);
-            visit(block.key(), &out);
-        }
+    pub(super) fn is_replaying(&self) -> bool {
+        self.replaying.load(Ordering::Relaxed)
     }
 
-    /// Every key with a value, expired ones too.
-    pub fn live_keys(&self) -> Vec<Vec<u8>> {
-        let live = |block: &&Block| match block.form() {
-            Form::Plain(_) => true,
-            Form::Entry(bytes) => decoded(bytes).is_live(),
-        };
-        blocks(self.table).filter(live).map(|block| block.key().to_vec()).collect()
+    pub(super) fn resize_blocks(&self, old: usize, new: usize) {
+        resize(&self.blocks, old, new);
     }
 
-    /// How many blocks the vnode holds.
-    pub fn held(&self) -> usize {
-        self.table.len()
-    }
-
-    /// The keys that have expired but still hold a value.
-    pub fn expired(&self) -> Vec<Vec<u8>> {
-        let expires = |block: &&Block| {
-            let end = match block.form() {
-                Form::Plain(plain) => plain.expire_at,
-                Form::Entry(bytes) => {
-                    decoded(bytes).view(UnixMs(0)).and_then(|view| view.expire_at)
-                }
-            };
-            end.is_some_and(|at| at <= self.now)
-        };
-        blocks(self.table).filter(expires).map(|block| block.key().to_vec()).collect()
+    pub(super) fn resize_tables(&self, old: usize, new: usize) {
+        resize(&self.tables, old, new);
     }
 }
 
-fn entry_in(table: &Table, seed: HashSeed, key: &[u8]) -> Option<Entry> {
-    Some(match find(table, seed.key(key), key)? {
-        Form::Plain(plain) => Entry::from_plain(&plain),
-        Form::Entry(bytes) => decoded(bytes),
-    })
-}
-
-fn state_digest_in(table: &Table, seed: HashSeed, key: &[u8]) -> Digest {
-    let hash = seed.key(key);
-    match find(table, hash, key) {
-        None => Digest::NONE,
-        Some(Form::Plain(plain)) => plain.state_digest(seed, hash),
-        Some(Form::Entry(bytes)) => decoded(bytes).state_digest(seed, hash),
+fn resize(sum: &AtomicUsize, old: usize, new: usize) {
+    if new > old {
+        sum.fetch_add(new - old, Ordering::Relaxed);
+    } else if old > new {
+        sum.fetch_sub(old - new, Ordering::Relaxed);
     }
 }
 
-fn record_form(key: &[u8], form: &Form<'_>, out: &mut BytesMut) {
-    match form {
-        Form::Plain(plain) => encode_plain(out, key, plain),
-        Form::Entry(bytes) => encode_whole(out, key, &decoded(bytes)),
-    }
+/// A vnode's place in the log. Its lock is held, so that the frames' order is the changes'.
+#[derive(Clone, Copy)]
+pub(super) struct Journal<'a> {
+    pub(super) keyspace: &'a Keyspace,
+    pub(super) vnode: VnodeId,
 }
 
-/// Reads and changes of one vnode, whose lock is held.
-pub struct VnodeWrite<'a> {
-    table: &'a mut Table,
-    vnode: &'a mut Vnode,
-    keyspace: &'a Keyspace,
-    now: UnixMs,
-}
-
-impl Views for VnodeWrite<'_> {
-    fn view(&self, key: &[u8]) -> Option<View<'_>> {
-        view_in(self.table, self.keyspace.seed, key, self.now)
-    }
-}
-
-impl VnodeWrite<'_> {
-    /// This vnode for reading.
-    pub fn read(&self) -> VnodeRead<'_> {
-        VnodeRead { table: self.table, seed: self.keyspace.seed, now: self.now }
+impl<'a> Journal<'a> {
+    pub(super) fn log(self) -> Option<&'a Log> {
+        self.keyspace.log.as_deref()
     }
 
-    /// Carries out `change` of `key` as a write of `actor`, and appends its record to `out` (a sole
-    /// replica's plain writes have nobody to go to, and append nothing). On an error nothing was
-    /// changed.
-    pub fn apply(
-        &mut self,
-        key: &[u8],
-        change: &Change<'_>,
-        actor: Actor,
-        out: &mut BytesMut,
-    ) -> Result<Dot, ApplyError> {
-        let dot = Dot::new(self.vnode.hlc.next(self.now), actor);
-        let hash = self.keyspace.seed.key(key);
-        let applied = match change {
-            Change::Put { value, expire } => self.put(hash, key, value, *expire, dot, out),
-            Change::Delete if self.vnode.sole => {
-                self.remove(hash, key);
-                true
-            }
-            _ => false,
-        };
-        if !applied {
-            self.apply_to_entry(hash, key, change, dot, out)?;
-        }
-        self.vnode.hlc = dot.hlc;
-        Ok(dot)
+    /// Appends a frame whose payload `write` appends; says where it is. Without a log, nowhere.
+    pub(super) fn append(self, kind: Kind, write: impl FnOnce(&mut BytesMut)) -> Place {
+        self.keyspace.set_replaying(false);
+        self.log().map_or(Place::default(), |log| log.append(self.vnode, kind, write))
     }
 
-    /// The common write: a string whose history is its own dot. `false` if the history needs more.
-    fn put(
-        &mut self,
-        hash: u64,
-        key: &[u8],
-        value: &[u8],
-        expire: Expire,
-        dot: Dot,
-        out: &mut BytesMut,
-    ) -> bool {
-        let (sole, seed, now) = (self.vnode.sole, self.keyspace.seed, self.now);
-        let mut scratch = Vec::new();
-        let value = pack(value, &mut scratch);
-        let found = self.table.get_mut(hash, |(block, _)| block.is(hash, key));
-        let Some((block, _)) = found else {
-            let expire_at = expire_after(None, expire, now);
-            let plain = Plain { dot, n: 1, expire_at, value };
-            if !sole {
-                encode_plain(out, key, &plain);
-            }
-            self.insert_plain(hash, key, &plain);
-            return true;
-        };
-        let Form::Plain(existing) = block.form() else { return false };
-        let n = match put_over(Some(&existing), dot) {
-            Some(n) => n,
-            None if sole => existing.n.saturating_add(1),
-            None => return false,
-        };
-        let expire_at = expire_after(Some(&existing), expire, now);
-        let plain = Plain { dot, n, expire_at, value };
-        if !sole {
-            encode_plain(out, key, &plain);
-        }
-        let old = Weight::of_plain(seed, hash, &existing, block.size());
-        let size = replace(block, hash, key, &plain);
-        self.reweigh(hash, old, Weight::of_plain(seed, hash, &plain, size));
-        true
-    }
-
-    fn apply_to_entry(
-        &mut self,
-        hash: u64,
-        key: &[u8],
-        change: &Change<'_>,
-        dot: Dot,
-        out: &mut BytesMut,
-    ) -> Result<(), ApplyError> {
-        let mut entry = entry_in(self.table, self.keyspace.seed, key).unwrap_or_default();
-        let delta = entry.apply(change, dot, self.now)?;
-        match &delta {
-            Delta::Whole => match entry.as_plain() {
-                Some(plain) => encode_plain(out, key, &plain),
-                None => encode_whole(out, key, &entry),
-            },
-            Delta::Fragment(fragment) => encode_delta(out, key, fragment),
-        }
-        self.store_entry(hash, key, &entry);
-        Ok(())
-    }
-
-    /// Joins a peer's record of `key` into what this node holds.
-    pub fn merge(&mut self, key: &[u8], record: &Record<'_>) {
-        let seed = self.keyspace.seed;
-        let hash = seed.key(key);
-        if let Record::Plain(incoming) = record {
-            self.vnode.hlc = self.vnode.hlc.max(incoming.dot.hlc);
-            let found = self.table.get(hash, |(block, _)| block.is(hash, key));
-            let verdict = match found.map(|(block, _)| block.form()) {
-                None => return self.insert_plain(hash, key, incoming),
-                Some(Form::Plain(existing)) => join_plain(&existing, incoming),
-                Some(Form::Entry(_)) => PlainJoin::NeedsEntry,
-            };
-            match verdict {
-                PlainJoin::Keep => return,
-                PlainJoin::Replace => return self.store_plain(hash, key, incoming),
-                PlainJoin::NeedsEntry => {}
-            }
-        }
-        let mut entry = entry_in(self.table, seed, key).unwrap_or_default();
-        let before = entry.state_digest(seed, hash);
-        record.join_into(&mut entry);
-        self.vnode.hlc = self.vnode.hlc.max(entry.hlc_max());
-        if entry.state_digest(seed, hash) != before {
-            self.store_entry(hash, key, &entry);
-        }
-    }
-
-    fn store_plain(&mut self, hash: u64, key: &[u8], plain: &Plain<'_>) {
-        let seed = self.keyspace.seed;
-        match self.table.get_mut(hash, |(block, _)| block.is(hash, key)) {
-            Some((block, _)) => {
-                let old = weight_of(seed, hash, block);
-                let size = replace(block, hash, key, plain);
-                self.reweigh(hash, old, Weight::of_plain(seed, hash, plain, size));
-            }
-            None => self.insert_plain(hash, key, plain),
-        }
-    }
-
-    fn insert_plain(&mut self, hash: u64, key: &[u8], plain: &Plain<'_>) {
-        let block = Block::plain(hash, key, plain);
-        let new = Weight::of_plain(self.keyspace.seed, hash, plain, block.size());
-        self.insert(hash, block);
-        self.reweigh(hash, Weight::NONE, new);
-    }
-
-    fn store_entry(&mut self, hash: u64, key: &[u8], entry: &Entry) {
-        if self.vnode.sole && entry.is_tombstone() {
-            return self.remove(hash, key);
-        }
-        if let Some(plain) = entry.as_plain() {
-            return self.store_plain(hash, key, &plain);
-        }
-        let seed = self.keyspace.seed;
-        let mut encoded = Vec::new();
-        entry.encode(&mut encoded);
-        let fresh = Block::entry(hash, key, &encoded);
-        let new = Weight::of_entry(seed, hash, entry, fresh.size());
-        let old = match self.table.get_mut(hash, |(block, _)| block.is(hash, key)) {
-            Some((block, _)) => {
-                let old = weight_of(seed, hash, block);
-                *block = fresh;
-                old
-            }
-            None => {
-                self.insert(hash, fresh);
-                Weight::NONE
-            }
-        };
-        self.reweigh(hash, old, new);
-    }
-
-    fn insert(&mut self, hash: u64, block: Block) {
-        let seed = self.keyspace.seed;
-        self.table.insert(hash, (block, SharedValue::new(())), |(block, _)| seed.key(block.key()));
-    }
-
-    fn remove(&mut self, hash: u64, key: &[u8]) {
-        if let Some((block, _)) = self.table.remove_entry(hash, |(block, _)| block.is(hash, key)) {
-            let old = weight_of(self.keyspace.seed, hash, &block);
-            self.reweigh(hash, old, Weight::NONE);
-        }
-    }
-
-    fn reweigh(&mut self, hash: u64, old: Weight, new: Weight) {
-        let vnode = &mut *self.vnode;
-        vnode.tree.replace(hash, old.digest, new.digest);
-        vnode.live = vnode.live + usize::from(new.live) - usize::from(old.live);
-        vnode.expiring = vnode.expiring + usize::from(new.expire_at.is_some())
-            - usize::from(old.expire_at.is_some());
-        if let Some(at) = new.expire_at {
-            vnode.next_expiry = Some(vnode.next_expiry.map_or(at, |next| next.min(at)));
-        }
-        let memory = &self.keyspace.memory;
-        if new.size >= old.size {
-            memory.fetch_add(new.size - old.size, Ordering::Relaxed);
-        } else {
-            memory.fetch_sub(old.size - new.size, Ordering::Relaxed);
-        }
-    }
-
-    /// Deletes `key` if it has expired and still holds a value; appends the delete's record.
-    pub fn collect(&mut self, key: &[u8], actor: Actor, out: &mut BytesMut) -> bool {
-        let holds = self.read().entry(key).is_some_and(|entry| entry.is_live());
-        holds && self.view(key).is_none() && self.apply(key, &Change::Delete, actor, out).is_ok()
-    }
-
-    /// Finds the next expiry anew, after a sweep has removed what was due.
-    pub fn settle_expiry(&mut self) {
-        let next = blocks(self.table)
-            .filter_map(|block| weight_of(self.keyspace.seed, 0, block).expire_at)
-            .min();
-        self.vnode.next_expiry = next;
-    }
-
-    /// Forgets every key at once: only for a sole replica, where no other copy needs a tombstone.
-    pub fn clear_sole(&mut self) {
-        assert!(self.vnode.sole, "another replica would bring the keys back");
-        let size: usize = blocks(self.table).map(Block::size).sum();
-        *self.table = Table::new();
-        let hlc = self.vnode.hlc.next(self.now);
-        *self.vnode = Vnode { hlc, sole: true, ..Vnode::default() };
-        self.keyspace.memory.fetch_sub(size, Ordering::Relaxed);
-    }
-
-    /// Whether this node alone holds the vnode.
-    pub fn is_sole(&self) -> bool {
-        self.vnode.sole
-    }
-}
-
-/// Puts another plain string of the same key into a block, in place if it fits; says its size.
-fn replace(block: &mut Block, hash: u64, key: &[u8], plain: &Plain<'_>) -> usize {
-    if !block.overwrite(plain) {
-        *block = Block::plain(hash, key, plain);
-    }
-    block.size()
-}
-
-fn weight_of(seed: HashSeed, hash: u64, block: &Block) -> Weight {
-    match block.form() {
-        Form::Plain(plain) => Weight::of_plain(seed, hash, &plain, block.size()),
-        Form::Entry(bytes) => Weight::of_entry(seed, hash, &decoded(bytes), block.size()),
+    /// Appends a frame with this payload.
+    pub(super) fn copy(self, kind: Kind, payload: &[u8]) -> Place {
+        self.append(kind, |out| out.extend_from_slice(payload))
     }
 }

@@ -16,6 +16,7 @@ use crate::value::record;
 use crate::value::view::Views;
 
 use super::keyspace::Keyspace;
+use super::vnode_write::Merged;
 
 const VNODE: VnodeId = VnodeId(1);
 const SEED: HashSeed = HashSeed(7);
@@ -146,7 +147,7 @@ fn play(steps: &[Step], sole: bool) {
     for bytes in records.iter().rev().chain(&records) {
         let (key, record) = record::decode(bytes).unwrap();
         replica.write(VNODE, UnixMs(now), |keys| {
-            keys.merge(key, &record);
+            assert_eq!(keys.merge(key, &record, bytes), Merged::Done);
         });
     }
     check_views(&replica, &model, now);

@@ -1,6 +1,7 @@
 //! The engine: the keyspace in memory, and the log that it is made of.
 
 mod block;
+mod cooling;
 pub mod disk;
 pub mod frame;
 pub mod keyspace;
@@ -8,9 +9,14 @@ mod lane;
 pub mod life;
 pub mod log;
 pub mod place;
+mod replay;
 pub mod segment;
 pub mod syncer;
 mod tide;
+pub mod vnode_read;
+pub mod vnode_write;
+pub mod warming;
+mod weight;
 
 #[cfg(test)]
 mod keyspace_tests;

@@ -99,6 +99,32 @@ pub fn encode_whole(out: &mut impl Put, key: &[u8], entry: &Entry) {
     entry.encode(out);
 }
 
+/// The same of an entry that is encoded already.
+pub fn encode_encoded(out: &mut impl Put, key: &[u8], entry: &[u8]) {
+    out.put_u8(WHOLE);
+    out.put_bytes(key);
+    out.put(entry);
+}
+
+/// Bytes of a plain string's record whose value is stored in `len` bytes (they need not be there)
+/// and whose key has `key_len`.
+pub fn plain_size(key_len: usize, plain: &Plain<'_>, len: usize) -> usize {
+    let key = varint_size(key_len as u64) + key_len;
+    let expiry = plain.expire_at.map_or(0, |at| varint_size(at.0));
+    let packed = if plain.value.lz4 { varint_size(u64::from(plain.value.raw_len)) } else { 0 };
+    let value = varint_size(len as u64) + len;
+    1 + key + 12 + varint_size(u64::from(plain.n)) + expiry + packed + value
+}
+
+/// Bytes of the record of an entry that is encoded in `entry_len` bytes.
+pub const fn encoded_size(key_len: usize, entry_len: usize) -> usize {
+    1 + varint_size(key_len as u64) + key_len + entry_len
+}
+
+const fn varint_size(value: u64) -> usize {
+    (70 - (value | 1).leading_zeros() as usize) / 7
+}
+
 /// Appends the record of a fragment.
 pub fn encode_delta(out: &mut impl Put, key: &[u8], fragment: &Fragment) {
     out.put_u8(DELTA);
@@ -145,4 +171,38 @@ fn plain(mut cursor: Cursor<'_>, tag: u8) -> Result<Plain<'_>, WireError> {
     let value = decode_packed(&mut cursor, tag & LZ4 != 0)?;
     cursor.end()?;
     Ok(Plain { dot, n, expire_at, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::Actor;
+    use crate::base::time::Dot;
+    use crate::value::packed::Packed;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn sizes_are_those_of_the_bytes(
+            key in proptest::collection::vec(any::<u8>(), 0..300),
+            value in proptest::collection::vec(any::<u8>(), 0..300),
+            (n, bits) in any::<(u32, u64)>(),
+            shift in 0u32..64,
+            (expires, lz4) in any::<(bool, bool)>(),
+        ) {
+            let (number, expire_at) = (bits >> shift, Some(UnixMs(bits >> shift)));
+            let plain = Plain {
+                dot: Dot::new(Hlc(1), Actor(1)),
+                n,
+                expire_at: expire_at.filter(|_| expires),
+                value: Packed { raw_len: number as u32, lz4, bytes: &value },
+            };
+            let mut out = Vec::new();
+            encode_plain(&mut out, &key, &plain);
+            prop_assert_eq!(plain_size(key.len(), &plain, value.len()), out.len());
+            out.clear();
+            encode_encoded(&mut out, &key, &value);
+            prop_assert_eq!(encoded_size(key.len(), value.len()), out.len());
+        }
+    }
 }

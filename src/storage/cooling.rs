@@ -1,0 +1,224 @@
+//! From memory to the log: values that are not wanted now, when memory is short.
+//!
+//! A hand goes round the buckets of every vnode's table, as in CLOCK (Corbató, 1968). What was
+//! looked at since it last came by is spared once; what is new begins as not looked at, so what is
+//! wanted once only goes at the first visit (Zhang and others, "SIEVE", 2024).
+//!
+//! ```text
+//! block      plain, located     ─ its frame is written ─>  stub
+//!            entry, whole       ─ its frame is written ─>  stub
+//!            any other          ─ appended as a State ──>  plain located, entry whole
+//!            hardly larger than its stub: stays
+//! ```
+//!
+//! Invariant: nobody waits long for the hand. Under one vnode's lock it looks at
+//! [`BUCKETS_AT_ONCE`] buckets and appends [`APPENDED_AT_ONCE`] bytes, and then goes to the next
+//! vnode.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::base::hash::HashSeed;
+use crate::base::id::VnodeId;
+use crate::base::time::UnixMs;
+use crate::value::entry::Entry;
+use crate::value::view::Kind as Type;
+
+use super::block::{Block, ColdEntry, Form, block_at, size_class};
+use super::frame::Kind;
+use super::keyspace::{Journal, Keyspace};
+use super::place::Place;
+use super::vnode_read::record_of;
+use super::vnode_write::VnodeWrite;
+use super::weight::decoded;
+
+/// Buckets that are looked at under one lock: some ten microseconds of a core.
+const BUCKETS_AT_ONCE: usize = 64;
+
+/// Bytes after which nothing more is appended under one lock.
+const APPENDED_AT_ONCE: usize = 64 << 10;
+
+/// Buckets that one call looks at for sure, and at most.
+const BUCKETS_MIN: usize = 128;
+const BUCKETS_MAX: usize = 8_192;
+
+/// One more bucket is looked at for so many bytes too many: most free more.
+const BYTES_PER_BUCKET: usize = 16;
+
+/// Memory is brought below the budget by this part of it, so that not every batch sweeps.
+const SLACK_PART: usize = 256;
+const SLACK_MAX: usize = 1 << 20;
+
+/// The memory budget, and where the sweep for it stands.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    budget: AtomicUsize,
+    /// The vnode that comes next.
+    next: AtomicUsize,
+    full: AtomicBool,
+}
+
+impl Sweep {
+    pub(super) fn has_budget(&self) -> bool {
+        self.budget.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Keyspace {
+    /// Sets how many bytes blocks and tables may take; 0: as many as there are.
+    pub fn set_budget(&self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.sweep.budget.store(bytes, Ordering::Relaxed);
+        if bytes == 0 {
+            self.sweep.full.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether memory is over its budget and there is nothing left to cool.
+    pub fn is_full(&self) -> bool {
+        self.sweep.full.load(Ordering::Relaxed)
+    }
+
+    /// Cools a little if memory is over its budget, the more the further it is: to be called after
+    /// whatever made memory grow.
+    pub fn make_room(&self, now: UnixMs) {
+        let budget = self.sweep.budget.load(Ordering::Relaxed);
+        if budget == 0 || self.used() <= budget {
+            return self.set_full(false);
+        }
+        let refused = self.log().is_none_or(|log| log.refusal().is_some());
+        let appends = !refused && !self.is_replaying();
+        let target = budget - (budget / SLACK_PART).min(SLACK_MAX);
+        let excess = self.used() - target;
+        let mut looks = (BUCKETS_MIN + excess / BYTES_PER_BUCKET).min(BUCKETS_MAX);
+        let (vnodes, mut idle) = (self.vnodes.len(), 0);
+        while self.used() > target && idle < vnodes && looks > 0 {
+            let next = self.sweep.next.fetch_add(1, Ordering::Relaxed) % vnodes;
+            let swept = self.write(VnodeId(next as u16), now, |keys| {
+                keys.sweep(looks.min(BUCKETS_AT_ONCE), appends)
+            });
+            looks = looks.saturating_sub(swept.looked);
+            idle = if swept.idle { idle + 1 } else { 0 };
+        }
+        self.set_full(self.used() > budget && idle == vnodes);
+    }
+
+    fn set_full(&self, full: bool) {
+        if self.is_full() != full {
+            self.sweep.full.store(full, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What came of one step of the hand.
+struct Swept {
+    /// Buckets looked at.
+    looked: usize,
+    /// Whether there is nothing to be done in the whole vnode.
+    idle: bool,
+}
+
+/// What the hand does with a block.
+enum Verdict {
+    /// There is nothing to gain.
+    Stays,
+    /// It was wanted, or cannot be read back yet: next time.
+    Spared,
+    /// Its newest frame is not a State that we know the place of.
+    Append,
+    /// Its value is in the log at this place.
+    Cool(Place),
+}
+
+fn verdict(block: &mut Block, journal: Journal<'_>) -> Verdict {
+    if block.is_cold() || size_class(block.cold_size()) >= block.footprint() {
+        return Verdict::Stays;
+    }
+    if block.take_visited() {
+        return Verdict::Spared;
+    }
+    let Some(log) = journal.log() else { return Verdict::Stays };
+    match block.place() {
+        Some(place) if block.is_whole() && log.is_written(journal.vnode, place) => {
+            Verdict::Cool(place)
+        }
+        Some(_) if block.is_whole() => Verdict::Spared,
+        _ => Verdict::Append,
+    }
+}
+
+impl VnodeWrite<'_> {
+    /// Moves the hand on by `looks` buckets, or fewer if there is nothing to be done.
+    fn sweep(&mut self, looks: usize, appends: bool) -> Swept {
+        let (seed, journal, keyspace) = (self.seed(), self.journal, self.keyspace);
+        let buckets = self.table.buckets();
+        let (mut looked, mut appended) = (0, 0);
+        while looked < looks && appended < APPENDED_AT_ONCE && self.vnode.idle < buckets {
+            looked += 1;
+            self.vnode.idle += 1;
+            let at = self.vnode.hand % buckets;
+            self.vnode.hand = at + 1;
+            let Some(block) = block_at(self.table, at) else { continue };
+            let before = block.footprint();
+            match verdict(block, journal) {
+                Verdict::Stays => continue,
+                Verdict::Append if !appends => continue,
+                Verdict::Spared => {}
+                Verdict::Append => {
+                    append(block, journal);
+                    appended += before;
+                }
+                Verdict::Cool(place) => {
+                    *block = cooled(seed, block, place);
+                    self.vnode.turn(true);
+                }
+            }
+            keyspace.resize_blocks(before, block.footprint());
+            self.vnode.idle = 0;
+        }
+        Swept { looked, idle: self.vnode.idle >= buckets }
+    }
+}
+
+/// Appends a State of a hot block, and keeps its place with it.
+fn append(block: &mut Block, journal: Journal<'_>) {
+    let place = journal.append(Kind::State, |out| {
+        record_of(block, out);
+    });
+    match block.form() {
+        Form::Plain(plain) if !block.is_located() => {
+            *block = Block::plain(block.hash_of_tag(), block.key(), &plain, Some(place));
+        }
+        _ => block.settle(place),
+    }
+}
+
+/// The stub of a hot block whose State is at `place`.
+fn cooled(seed: HashSeed, block: &Block, place: Place) -> Block {
+    let (key, tag) = (block.key(), block.hash_of_tag());
+    match block.form() {
+        Form::Plain(plain) => Block::cold_plain(tag, key, &plain, plain.value.bytes.len(), place),
+        Form::Entry(bytes) => {
+            let stub = cold_entry(seed, seed.key(key), &decoded(bytes), bytes.len());
+            Block::cold_entry(tag, key, &stub, place)
+        }
+        Form::ColdPlain(_) | Form::ColdEntry(_) => unreachable!("a cold block stays"),
+    }
+}
+
+/// What stays in memory of an entry that is encoded in `len` bytes.
+fn cold_entry(seed: HashSeed, hash: u64, entry: &Entry, len: usize) -> ColdEntry {
+    // At the epoch nothing has expired yet.
+    let view = entry.view(UnixMs(0));
+    let raw_len = view.as_ref().and_then(|view| view.string_len().ok()).unwrap_or(0);
+    ColdEntry {
+        digest: entry.digest(seed, hash),
+        state_digest: entry.state_digest(seed, hash),
+        hlc_max: entry.hlc_max(),
+        kind: view.as_ref().map_or(Type::String, |view| view.kind),
+        shown: view.is_some(),
+        alive: entry.is_live(),
+        raw_len: raw_len as u32,
+        expire_at: view.and_then(|view| view.expire_at),
+        len,
+    }
+}

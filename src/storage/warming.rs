@@ -1,0 +1,261 @@
+//! From the log back to memory: cold keys that are wanted again.
+//!
+//! Reading waits for the disk, so it is done without any lock. Meanwhile the key may change, or
+//! its frame move to another segment; so what was read is believed only if, under the lock, the
+//! key is still cold and the record is the one that its stub tells of.
+
+use std::io;
+
+use crate::base::id::VnodeId;
+use crate::base::time::{Hlc, UnixMs};
+use crate::value::record::{self, Record, encoded_size, plain_size};
+
+use super::block::{Block, Form, block_at};
+use super::frame::{HEADER_SIZE, Kind};
+use super::keyspace::Keyspace;
+use super::place::Place;
+use super::vnode_read::{VnodeRead, record_of};
+use super::vnode_write::VnodeWrite;
+use super::weight::decoded;
+
+/// How long a caller is ready to wait for a value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Patience {
+    /// Not at all: only if the system has it in memory.
+    Now,
+    /// As long as the disk takes. For threads that may stand still.
+    Wait,
+}
+
+/// What became of warming a key.
+#[derive(Debug)]
+#[must_use]
+pub enum Warmed {
+    /// The key is not cold (any more).
+    Done,
+    /// The disk would have to be waited for. Nothing was changed.
+    WouldWait,
+    /// The value cannot be read. The key is still cold.
+    Lost(io::Error),
+}
+
+/// Where a key's value is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tier {
+    /// Nothing is held of the key.
+    None,
+    /// In memory.
+    Hot {
+        /// Whether it was looked at since the last sweep for memory.
+        visited: bool,
+    },
+    /// In the log only.
+    Cold,
+}
+
+/// The record of a key that is in the log only.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ColdRecord {
+    /// The key.
+    pub key: Vec<u8>,
+    /// Where the State is that is the record.
+    pub(super) place: Place,
+    /// Bytes of its frame.
+    pub(super) size: usize,
+}
+
+impl ColdRecord {
+    /// Of a block, if it is cold.
+    pub(super) fn of(block: &Block) -> Option<ColdRecord> {
+        let key = block.key();
+        let size = match block.form() {
+            Form::Plain(_) | Form::Entry(_) => return None,
+            Form::ColdPlain(stub) => plain_size(key.len(), &stub.plain, stub.len),
+            Form::ColdEntry(stub) => encoded_size(key.len(), stub.len),
+        };
+        let place = block.place().expect("a cold key has a place");
+        Some(ColdRecord { key: key.to_vec(), place, size: HEADER_SIZE + size })
+    }
+}
+
+/// Whether a record that was read is the one that a cold block stands for.
+enum Match {
+    /// It is, or none is needed any more.
+    Done,
+    /// The key has changed or moved: look again.
+    Moved,
+    /// The log holds something else at that place.
+    Wrong,
+}
+
+fn damaged() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the log holds another record at that place")
+}
+
+impl Keyspace {
+    /// Makes a cold key hot.
+    pub fn warm(&self, vnode: VnodeId, key: &[u8], now: UnixMs, patience: Patience) -> Warmed {
+        let mut missed = None;
+        loop {
+            let cold = self.read(vnode, now, |keys| keys.cold_record(key));
+            let (Some(cold), Some(log)) = (cold, self.log()) else { return Warmed::Done };
+            let read = match patience {
+                Patience::Now => log.read_now(vnode, cold.place, cold.size),
+                Patience::Wait => log.read(vnode, cold.place, cold.size).map(Some),
+            };
+            match read {
+                Ok(None) => return Warmed::WouldWait,
+                Ok(Some(payload)) => {
+                    match self.write(vnode, now, |keys| keys.warm_with(&cold, &payload)) {
+                        Match::Done => return Warmed::Done,
+                        Match::Moved => {}
+                        Match::Wrong => return Warmed::Lost(damaged()),
+                    }
+                }
+                // Its segment went while we looked: the key has moved, or something is wrong.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && missed != Some(cold.place) =>
+                {
+                    missed = Some(cold.place);
+                }
+                Err(error) => return Warmed::Lost(error),
+            }
+        }
+    }
+
+    /// The bytes of a record that was cold when it was looked for; the key stays as it is. Waits
+    /// for the disk.
+    ///
+    /// # Errors
+    /// The disk's; `NotFound` if nothing is held of the key any more; `InvalidData` for damage.
+    pub fn fetch(&self, vnode: VnodeId, cold: &ColdRecord) -> io::Result<Vec<u8>> {
+        let log = self.log().ok_or(io::ErrorKind::NotFound)?;
+        let mut cold = cold.clone();
+        loop {
+            match log.read(vnode, cold.place, cold.size) {
+                Ok(payload) if record::decode_key(&payload) == Ok(&cold.key) => return Ok(payload),
+                Ok(_) => return Err(damaged()),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(_) => {}
+            }
+            let mut hot = bytes::BytesMut::new();
+            let again = self.read(vnode, UnixMs(0), |keys| {
+                let block = keys.find(self.seed().key(&cold.key), &cold.key)?;
+                record_of(block, &mut hot);
+                ColdRecord::of(block)
+            });
+            match again {
+                None if !hot.is_empty() => return Ok(hot.to_vec()),
+                Some(moved) if moved.place != cold.place => cold = moved,
+                _ => return Err(io::ErrorKind::NotFound.into()),
+            }
+        }
+    }
+
+    /// Appends what a lane may have lost: a State of every key of its vnodes that knows a write
+    /// after `hlc`. Waits for the disk where such a key is cold.
+    ///
+    /// Says of how many cold keys the value could not be read. What a sole replica has removed
+    /// since then cannot be told again: it may come back if the machine dies.
+    pub fn reappend_since(&self, lane: usize, hlc: Hlc) -> usize {
+        let Some(log) = self.log() else { return 0 };
+        let vnodes = (0..self.vnodes.len() as u16).map(VnodeId);
+        vnodes.filter(|&vnode| log.lane(vnode) == lane).map(|v| self.reappend(v, hlc)).sum()
+    }
+
+    fn reappend(&self, vnode: VnodeId, hlc: Hlc) -> usize {
+        let mut lost = 0;
+        // By tags, which stay what they are when the table is rebuilt between two locks.
+        let held = self.read(vnode, UnixMs(0), |keys| keys.held());
+        let step = (TAGS * REAPPENDED_AT_ONCE).div_ceil(held.max(1)).clamp(1, TAGS);
+        for first in (0..TAGS).step_by(step) {
+            let tags = first..first + step;
+            let cold = self.write(vnode, UnixMs(0), |keys| {
+                keys.reappend(hlc, |block| tags.contains(&usize::from(block.tag())))
+            });
+            for key in cold {
+                if let Warmed::Lost(_) = self.warm(vnode, &key, UnixMs(0), Patience::Wait) {
+                    lost += 1;
+                    continue;
+                }
+                self.write(vnode, UnixMs(0), |keys| keys.reappend(hlc, |b| b.key() == key));
+            }
+        }
+        lost
+    }
+}
+
+/// The tags that blocks have.
+const TAGS: usize = 256;
+
+/// How many keys, more or less, are appended again under one lock.
+const REAPPENDED_AT_ONCE: usize = 64;
+
+impl VnodeRead<'_> {
+    fn cold_record(&self, key: &[u8]) -> Option<ColdRecord> {
+        ColdRecord::of(self.find(self.seed.key(key), key)?)
+    }
+}
+
+impl VnodeWrite<'_> {
+    fn warm_with(&mut self, cold: &ColdRecord, payload: &[u8]) -> Match {
+        let (key, seed) = (&cold.key[..], self.seed());
+        let hash = seed.key(key);
+        let found = self.table.get_mut(hash, |(block, _)| block.is(hash, key));
+        let Some((block, _)) = found.filter(|(block, _)| block.is_cold()) else {
+            return Match::Done;
+        };
+        let place = block.place().expect("a cold key has a place");
+        let warm = match (block.form(), record::decode(payload)) {
+            (Form::ColdPlain(stub), Ok((named, Record::Plain(plain))))
+                if named == key
+                    && plain.dot == stub.plain.dot
+                    && plain.value.bytes.len() == stub.len =>
+            {
+                Block::plain(hash, key, &plain, Some(place))
+            }
+            (Form::ColdEntry(stub), Ok((named, Record::Whole(entry))))
+                if named == key && entry.state_digest(seed, hash) == stub.state_digest =>
+            {
+                let mut encoded = Vec::new();
+                entry.encode(&mut encoded);
+                Block::entry(hash, key, &encoded, place, true)
+            }
+            _ if place != cold.place => return Match::Moved,
+            _ => return Match::Wrong,
+        };
+        self.keyspace.resize_blocks(block.footprint(), warm.footprint());
+        *block = warm.freshly_warmed();
+        self.vnode.turn(false);
+        Match::Done
+    }
+
+    /// Appends a State of every hot key that knows a write after `hlc`; gives back the cold ones.
+    fn reappend(&mut self, hlc: Hlc, mut wanted: impl FnMut(&Block) -> bool) -> Vec<Vec<u8>> {
+        let journal = self.journal;
+        let mut cold = Vec::new();
+        for at in 0..self.table.buckets() {
+            let Some(block) = block_at(self.table, at).filter(|block| wanted(block)) else {
+                continue;
+            };
+            let newest = match block.form() {
+                Form::Plain(plain) => plain.dot.hlc,
+                Form::ColdPlain(stub) => stub.plain.dot.hlc,
+                Form::Entry(bytes) => decoded(bytes).hlc_max(),
+                Form::ColdEntry(stub) => stub.hlc_max,
+            };
+            if newest <= hlc {
+                continue;
+            }
+            if block.is_cold() {
+                cold.push(block.key().to_vec());
+                continue;
+            }
+            let place = journal.append(Kind::State, |out| {
+                record_of(block, out);
+            });
+            block.settle(place);
+        }
+        cold
+    }
+}
