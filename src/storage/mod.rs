@@ -10,8 +10,12 @@ pub mod life;
 pub mod log;
 pub mod place;
 mod replay;
+#[allow(dead_code, reason = "recovery, compaction and inspection are built on it")]
+pub mod scan;
 pub mod segment;
 pub mod syncer;
+#[allow(dead_code, reason = "recovery is built on it")]
+mod tail;
 mod tide;
 pub mod vnode_read;
 pub mod vnode_write;
