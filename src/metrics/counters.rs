@@ -141,6 +141,7 @@ metrics! {
     Memory {
         Counter cold_reads: "Values fetched from disk because a command asked for them.",
         Counter cold_reads_waited: "Those of them that the system's cache did not hold.",
+        Counter cold_read_errors: "Those of them that failed.",
         Counter cooled: "Values that left memory and are on disk only.",
         Counter warmed: "Values that came back into memory.",
         Counter oom: "-OOM replies: memory is full and nothing can leave it, nothing done.",

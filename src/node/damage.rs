@@ -19,16 +19,16 @@ use super::batch::PeerIndex;
 
 /// What a node may have lost since it last ran.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Past {
+pub struct Losses {
     /// Any of its last writes: the machine went down before they were durable.
     pub tail: bool,
     /// Records of these vnodes are damaged.
     pub damaged: BTreeSet<VnodeId>,
 }
 
-impl Past {
-    pub(super) fn everything() -> Past {
-        Past { tail: true, damaged: BTreeSet::new() }
+impl Losses {
+    pub(super) fn everything() -> Losses {
+        Losses { tail: true, damaged: BTreeSet::new() }
     }
 
     pub(super) fn concerns(&self, vnode: VnodeId) -> bool {
@@ -66,8 +66,8 @@ impl Damaged {
 
 impl Node {
     /// Takes note of damaged vnodes that no other replica can restore.
-    pub(super) fn note_damage(&self, past: &Past) {
-        for &vnode in &past.damaged {
+    pub(super) fn note_damage(&self, losses: &Losses) {
+        for &vnode in &losses.damaged {
             let alone = self.routes.replicas(vnode).len() == 1;
             if !alone {
                 warn!(vnode = vnode.0, "records are lost: restoring the vnode from its replicas");
@@ -110,7 +110,7 @@ impl Node {
             (None, true) => {
                 info!("the log takes writes again");
                 self.ignoring.store(false, Ordering::Release);
-                self.begin_recovery(&Past::everything());
+                self.begin_recovery(&Losses::everything());
                 self.tell_status();
                 for peer in (0..self.peers.len() as PeerIndex).filter(|&p| p != self.routes.me()) {
                     self.owe(peer);

@@ -11,7 +11,6 @@ use crate::storage::warming::Tier;
 
 use super::Node;
 use super::batch::{Batch, Origin};
-use super::engine::Tier;
 use super::execute::{Request, Submitted};
 use super::replies::{Replies, ReplyBytes};
 

@@ -10,7 +10,6 @@ use tracing::{debug, error};
 
 use crate::anti_entropy::exchange as tree;
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
-use crate::base::time::UnixMs;
 use crate::base::wire::{Cursor, Put};
 use crate::command::spec::Run;
 use crate::command::table::named_by;
@@ -27,7 +26,7 @@ use crate::storage::vnode_write::Merged;
 use crate::value::record::{self, Record};
 
 use super::batch::{Batch, Origin, PeerIndex};
-use super::damage::Past;
+use super::damage::Losses;
 use super::execute::{FWD_ASKED_R, FWD_ASKED_W, FWD_PART, FWD_VNODES, Outcome, Request, refuse};
 use super::{Node, Reader};
 
@@ -208,7 +207,7 @@ impl Node {
         if let Some(links) = self.links.get() {
             links.set_boot(boot);
         }
-        self.begin_recovery(&Past::everything());
+        self.begin_recovery(&Losses::everything());
         self.tell_status();
         Ok(())
     }
@@ -337,7 +336,7 @@ impl Node {
 
     fn run_forwarded(&self, reader: &mut Reader, peer: PeerIndex, forward: &Forward<'_>) {
         self.metrics.forwarded_here.bump();
-        let Reader { batch, scanner, reply } = reader;
+        let Reader { batch, scanner, reply, .. } = reader;
         reply.bytes.clear();
         reply.protocol =
             if forward.flags & FWD_RESP3 != 0 { Protocol::Resp3 } else { Protocol::Resp2 };

@@ -58,7 +58,7 @@ use crate::storage::log::Log;
 
 use batch::{Batch, Origin, PeerIndex};
 use cold::ColdRequests;
-use damage::{Damaged, Past};
+use damage::{Damaged, Losses};
 use engine::Engine;
 use execute::{Request, Submitted};
 use inflight::{Inflight, Stream};
@@ -227,17 +227,17 @@ impl Node {
     }
 
     /// Begins to talk to the peers, and returns when they were heard from or do not answer.
-    /// `past`: what this node may have lost since it last ran.
+    /// `losses`: what this node may have lost since it last ran.
     ///
     /// # Errors
     /// The system gives no randomness. Nothing was started.
     pub async fn start(
         self: &Arc<Node>,
         peer_listener: TcpListener,
-        past: &Past,
+        losses: &Losses,
     ) -> std::io::Result<()> {
-        self.note_damage(past);
-        self.begin_recovery(past);
+        self.note_damage(losses);
+        self.begin_recovery(losses);
         let members = self.topology.members().iter();
         let addresses = members.map(|m| (m.node, format!("{}:{}", m.host, m.peer_port))).collect();
         let options = peer::options::Options::new(
@@ -334,10 +334,10 @@ impl Node {
     }
 
     /// Vnodes of which something may be lost count in nothing until peers have restored them.
-    fn begin_recovery(&self, past: &Past) {
+    fn begin_recovery(&self, losses: &Losses) {
         let me = self.routes.me();
         let mut recovery = self.recovery.lock();
-        for vnode in self.held_vnodes().filter(|&vnode| past.concerns(vnode)) {
+        for vnode in self.held_vnodes().filter(|&vnode| losses.concerns(vnode)) {
             let others = self.routes.replicas(vnode).iter().filter(|&&peer| peer != me);
             let others: Vec<NodeId> = others.map(|&peer| self.routes.node(peer)).collect();
             recovery.begin(vnode, &others, self.quorum.w);
