@@ -7,16 +7,16 @@
 use std::io;
 
 use crate::base::id::VnodeId;
-use crate::base::time::{Hlc, UnixMs};
+use crate::base::time::UnixMs;
 use crate::value::record::{self, Record, encoded_size, plain_size};
 
-use super::block::{Block, Form, block_at};
-use super::frame::{HEADER_SIZE, Kind};
+use super::block::{Block, Form};
+use super::frame::HEADER_SIZE;
 use super::keyspace::Keyspace;
+use super::log::{Commit, Log};
 use super::place::Place;
 use super::vnode_read::{VnodeRead, record_of};
 use super::vnode_write::VnodeWrite;
-use super::weight::decoded;
 
 /// How long a caller is ready to wait for a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,6 +92,27 @@ fn damaged() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the log holds another record at that place")
 }
 
+/// Reads a cold record, which compaction may have moved forward a moment ago.
+fn read(
+    log: &Log,
+    vnode: VnodeId,
+    cold: &ColdRecord,
+    patience: Patience,
+) -> io::Result<Option<Vec<u8>>> {
+    if !log.is_written(vnode, cold.place) {
+        if patience == Patience::Now {
+            return Ok(None);
+        }
+        let mut commit = Commit::default();
+        log.note(vnode, &mut commit);
+        log.hold_blocking(&commit).map_err(io::Error::other)?;
+    }
+    match patience {
+        Patience::Now => log.read_now(vnode, cold.place, cold.size),
+        Patience::Wait => log.read(vnode, cold.place, cold.size).map(Some),
+    }
+}
+
 impl Keyspace {
     /// Makes a cold key hot.
     pub fn warm(&self, vnode: VnodeId, key: &[u8], now: UnixMs, patience: Patience) -> Warmed {
@@ -99,11 +120,7 @@ impl Keyspace {
         loop {
             let cold = self.read(vnode, now, |keys| keys.cold_record(key));
             let (Some(cold), Some(log)) = (cold, self.log()) else { return Warmed::Done };
-            let read = match patience {
-                Patience::Now => log.read_now(vnode, cold.place, cold.size),
-                Patience::Wait => log.read(vnode, cold.place, cold.size).map(Some),
-            };
-            match read {
+            match read(log, vnode, &cold, patience) {
                 Ok(None) => return Warmed::WouldWait,
                 Ok(Some(payload)) => {
                     match self.write(vnode, now, |keys| keys.warm_with(&cold, &payload)) {
@@ -132,8 +149,10 @@ impl Keyspace {
         let log = self.log().ok_or(io::ErrorKind::NotFound)?;
         let mut cold = cold.clone();
         loop {
-            match log.read(vnode, cold.place, cold.size) {
-                Ok(payload) if record::decode_key(&payload) == Ok(&cold.key) => return Ok(payload),
+            match read(log, vnode, &cold, Patience::Wait) {
+                Ok(Some(payload)) if record::decode_key(&payload) == Ok(&cold.key) => {
+                    return Ok(payload);
+                }
                 Ok(_) => return Err(damaged()),
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Err(_) => {}
@@ -151,45 +170,7 @@ impl Keyspace {
             }
         }
     }
-
-    /// Appends what a lane may have lost: a State of every key of its vnodes that knows a write
-    /// after `hlc`. Waits for the disk where such a key is cold.
-    ///
-    /// Says of how many cold keys the value could not be read. What a sole replica has removed
-    /// since then cannot be told again: it may come back if the machine dies.
-    pub fn reappend_since(&self, lane: usize, hlc: Hlc) -> usize {
-        let Some(log) = self.log() else { return 0 };
-        let vnodes = (0..self.vnodes.len() as u16).map(VnodeId);
-        vnodes.filter(|&vnode| log.lane(vnode) == lane).map(|v| self.reappend(v, hlc)).sum()
-    }
-
-    fn reappend(&self, vnode: VnodeId, hlc: Hlc) -> usize {
-        let mut lost = 0;
-        // By tags, which stay what they are when the table is rebuilt between two locks.
-        let held = self.read(vnode, UnixMs(0), |keys| keys.held());
-        let step = (TAGS * REAPPENDED_AT_ONCE).div_ceil(held.max(1)).clamp(1, TAGS);
-        for first in (0..TAGS).step_by(step) {
-            let tags = first..first + step;
-            let cold = self.write(vnode, UnixMs(0), |keys| {
-                keys.reappend(hlc, |block| tags.contains(&usize::from(block.tag())))
-            });
-            for key in cold {
-                if let Warmed::Lost(_) = self.warm(vnode, &key, UnixMs(0), Patience::Wait) {
-                    lost += 1;
-                    continue;
-                }
-                self.write(vnode, UnixMs(0), |keys| keys.reappend(hlc, |b| b.key() == key));
-            }
-        }
-        lost
-    }
 }
-
-/// The tags that blocks have.
-const TAGS: usize = 256;
-
-/// How many keys, more or less, are appended again under one lock.
-const REAPPENDED_AT_ONCE: usize = 64;
 
 impl VnodeRead<'_> {
     fn cold_record(&self, key: &[u8]) -> Option<ColdRecord> {
@@ -228,34 +209,5 @@ impl VnodeWrite<'_> {
         *block = warm.freshly_warmed();
         self.vnode.turn(false);
         Match::Done
-    }
-
-    /// Appends a State of every hot key that knows a write after `hlc`; gives back the cold ones.
-    fn reappend(&mut self, hlc: Hlc, mut wanted: impl FnMut(&Block) -> bool) -> Vec<Vec<u8>> {
-        let journal = self.journal;
-        let mut cold = Vec::new();
-        for at in 0..self.table.buckets() {
-            let Some(block) = block_at(self.table, at).filter(|block| wanted(block)) else {
-                continue;
-            };
-            let newest = match block.form() {
-                Form::Plain(plain) => plain.dot.hlc,
-                Form::ColdPlain(stub) => stub.plain.dot.hlc,
-                Form::Entry(bytes) => decoded(bytes).hlc_max(),
-                Form::ColdEntry(stub) => stub.hlc_max,
-            };
-            if newest <= hlc {
-                continue;
-            }
-            if block.is_cold() {
-                cold.push(block.key().to_vec());
-                continue;
-            }
-            let place = journal.append(Kind::State, |out| {
-                record_of(block, out);
-            });
-            block.settle(place);
-        }
-        cold
     }
 }
