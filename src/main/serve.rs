@@ -138,7 +138,7 @@ fn open_folder(settings: &Settings, secret: &str) -> io::Result<(Arc<Life>, Arc<
 async fn start(node: &Arc<Node>, life: &Arc<Life>, peers: TcpListener) -> io::Result<()> {
     let (loading, of) = (node.clone(), life.clone());
     let load = move || {
-        let past = loading.load(&of.past())?;
+        let past = loading.load(of.past())?;
         of.settle()?;
         Ok::<_, io::Error>(past)
     };

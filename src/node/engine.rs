@@ -13,15 +13,19 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::base::id::VnodeId;
 use crate::base::time::UnixMs;
 use crate::command::flags::{Flag, Flags};
-use crate::storage::log::Fsync;
+use crate::storage::life;
+use crate::storage::log::{Fsync, LogError};
+use crate::storage::recovery::{Progress, recover};
+use crate::storage::warming;
 
+use super::damage::Losses;
 use super::{Node, now};
 
 /// When what was written is made to survive the machine, by Redis's names and in Redis's order.
@@ -71,7 +75,7 @@ pub struct Loading {
 }
 
 /// How the log is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Persistence {
     /// How far it has been read, if it is not read to its end yet.
     pub loading: Option<Loading>,
@@ -244,94 +248,152 @@ impl Node {
     pub fn memory(&self) -> Memory {
         let (blocks, tables) = (self.keyspace.memory() as u64, self.keyspace.table_memory() as u64);
         let used = blocks + tables;
-        let vnodes = (0..self.routes.vnodes()).map(VnodeId);
+        let counts = self.vnodes().map(|vnode| self.keyspace.counts(vnode));
+        let (held, cold) = counts.fold((0, 0), |(held, cold), counts| {
+            (held + counts.held as u64, cold + counts.cold as u64)
+        });
         Memory {
             used,
-            peak: self.engine.peak.fetch_max(used, Ordering::Relaxed).max(used),
+            peak: self.note_peak(),
             blocks,
             tables,
             budget: self.engine.budget.load(Ordering::Relaxed),
-            hot_keys: vnodes.map(|vnode| self.keyspace.counts(vnode).live as u64).sum(),
-            cold_keys: 0,
+            hot_keys: held - cold,
+            cold_keys: cold,
         }
+    }
+
+    fn vnodes(&self) -> impl Iterator<Item = VnodeId> + use<> {
+        (0..self.routes.vnodes()).map(VnodeId)
+    }
+
+    /// Looks how much memory is used, for the peak.
+    pub(super) fn note_peak(&self) -> u64 {
+        let used = self.keyspace.used() as u64;
+        self.engine.peak.fetch_max(used, Ordering::Relaxed).max(used)
     }
 
     /// How the log is.
     pub fn persistence(&self) -> Persistence {
-        let fsync = usize::from(self.engine.fsync.load(Ordering::Relaxed));
+        let (rewrite, snapshot) = (self.engine.rewrite.work(), self.engine.snapshot.work());
+        let loading = self.loading();
+        let Some(log) = &self.log else {
+            return Persistence { loading, rewrite, snapshot, ..Persistence::default() };
+        };
+        let health = log.health();
+        let lanes = 0..log.lanes();
+        let sealed: usize = lanes.clone().map(|lane| log.segments(lane).len()).sum();
         Persistence {
-            loading: self.loading(),
-            fsync: FSYNC_NAMES[fsync].1,
-            last_write_error: None,
-            last_sync_error: None,
-            pending_bytes: 0,
-            unsynced_bytes: 0,
-            syncs: 0,
-            syncs_delayed: 0,
-            log_bytes: 0,
-            live_bytes: 0,
-            segments: 0,
-            lanes: 0,
-            rewrite: self.engine.rewrite.work(),
-            snapshot: self.engine.snapshot.work(),
+            loading,
+            fsync: log.fsync(),
+            last_write_error: health.write_error,
+            last_sync_error: health.sync_error,
+            pending_bytes: health.pending_bytes,
+            unsynced_bytes: health.unsynced_bytes,
+            syncs: u64::from(health.unsynced_bytes > 0 && log.fsync() == Fsync::Always),
+            syncs_delayed: health.delayed_syncs,
+            log_bytes: lanes.map(|lane| log.lane_bytes(lane)).sum(),
+            live_bytes: self.keyspace.stored(|_| true),
+            segments: (sealed + log.lanes()) as u64,
+            lanes: log.lanes() as u64,
+            rewrite,
+            snapshot,
         }
     }
 
     /// How far the log has been read at the start; nothing once it has been read.
     pub fn loading(&self) -> Option<Loading> {
-        None
+        self.is_loading().then(|| Loading {
+            done: self.engine.progress.bytes_done.load(Ordering::Relaxed),
+            total: self.engine.progress.bytes_total.load(Ordering::Relaxed),
+            started: self.started,
+        })
     }
 
     /// Whether the log is still being read, so that only a few commands may run. Asked before
     /// every command.
     pub fn is_loading(&self) -> bool {
-        false
+        self.engine.loading.load(Ordering::Relaxed)
+    }
+
+    /// Reads the log into memory and begins to write it. Takes as long as it takes. Says what may
+    /// be lost of what an earlier process wrote.
+    ///
+    /// # Errors
+    /// The disk fails, or the log is another cluster's or version's. The node must not serve.
+    pub fn load(self: &Arc<Node>, past: life::Past) -> io::Result<Losses> {
+        let Some(log) = &self.log else { return Ok(Losses::default()) };
+        let report = recover(log, &self.keyspace, past, &self.engine.progress)?;
+        for cut in &report.cut {
+            tracing::warn!("a torn tail of the log: {cut}");
+        }
+        let keys: usize = self.vnodes().map(|vnode| self.keyspace.counts(vnode).live).sum();
+        if report.bytes > 0 {
+            let (megabytes, seconds) = (report.bytes / 1_000_000, report.seconds);
+            tracing::info!("recovered {keys} keys from {megabytes} MB of log in {seconds:.1} s");
+        }
+        let keyspace = self.keyspace.clone();
+        log.ask_ceiling_of(move || keyspace.ceiling());
+        let keyspace = self.keyspace.clone();
+        log.on_lost_sync(move |lost| {
+            if !keyspace.reappend(lost) {
+                tracing::error!(lane = lost.lane, "what a failed fsync lost was not all in memory");
+            }
+        });
+        log.begin(report.hlc_max)?;
+        self.keyspace.replayed();
+        self.engine.loading.store(false, Ordering::Release);
+        let tail = !past.clean && past.machine_restarted && log.fsync() != Fsync::Always;
+        Ok(Losses { tail, damaged: report.damaged })
+    }
+
+    /// Ends the engine: everything is written and durable. `false` if it never began.
+    ///
+    /// # Errors
+    /// Not everything is durable.
+    pub fn close(&self) -> Result<bool, LogError> {
+        let Some(log) = self.log.as_ref().filter(|_| !self.is_loading()) else { return Ok(false) };
+        log.close()?;
+        Ok(true)
     }
 
     /// Bounds the memory of keys, values and tables together; 0: no limit.
     pub fn set_maxmemory(&self, bytes: u64) {
         self.engine.budget.store(bytes, Ordering::Relaxed);
+        self.keyspace.set_budget(bytes);
+        if !self.is_loading() {
+            self.keyspace.make_room(now());
+        }
     }
 
     /// Says when what was written is made durable.
     pub fn set_fsync(&self, fsync: Fsync) {
-        let place = FSYNC_NAMES.iter().position(|(_, known)| *known == fsync).unwrap_or(0);
-        self.engine.fsync.store(place as u8, Ordering::Relaxed);
+        if let Some(log) = &self.log {
+            log.set_fsync(fsync);
+        }
     }
 
     /// Why a command with these flags may not run now. Asked before every write.
     pub fn write_refusal(&self, flags: Flags) -> Option<Refusal> {
-        if flags.has(Flag::Denyoom) && self.is_full() {
+        if flags.has(Flag::Denyoom) && self.keyspace.is_full() {
             self.metrics.oom.bump();
             return Some(Refusal::Oom);
         }
-        if flags.has(Flag::Write)
-            && let Some(why) = self.log_refusal()
-        {
-            self.metrics.misconf.bump();
-            return Some(Refusal::Misconf(why));
-        }
-        None
-    }
-
-    /// Whether memory is full and nothing can leave it.
-    fn is_full(&self) -> bool {
-        let budget = self.engine.budget.load(Ordering::Relaxed);
-        budget > 0 && self.keyspace.memory() as u64 > budget
-    }
-
-    /// Why the log cannot be written, in the system's words.
-    fn log_refusal(&self) -> Option<String> {
-        None
+        let why = self.log.as_ref()?.refusal().filter(|_| flags.has(Flag::Write))?;
+        self.metrics.misconf.bump();
+        Some(Refusal::Misconf(why))
     }
 
     /// Where the value of a key of `vnode` is. To ask is no use of it.
     pub fn tier_of(&self, vnode: VnodeId, key: &[u8]) -> Tier {
-        match self.keyspace.read(vnode, now(), |keys| keys.entry(key)) {
-            None => Tier::None,
-            Some(entry) if entry.is_tombstone() => Tier::Tombstone,
-            Some(_) => Tier::Memory,
-        }
+        self.keyspace.read(vnode, now(), |keys| match keys.tier(key) {
+            warming::Tier::None => Tier::None,
+            warming::Tier::Cold => Tier::Disk,
+            warming::Tier::Hot { .. } => match keys.entry(key) {
+                Some(entry) if entry.is_tombstone() => Tier::Tombstone,
+                _ => Tier::Memory,
+            },
+        })
     }
 
     /// Begins a snapshot; none if one is under way.

@@ -189,6 +189,7 @@ impl Node {
         let quorum = Quorum::new(contract.n() as u8, contract.r() as u8, contract.w() as u8)
             .expect("a topology's contract is checked");
         let seed = hash_seed(&options.secret);
+        let has_log = log.is_some();
         let keyspace = match &log {
             Some(log) => Keyspace::with_log(topology.vnodes(), seed, log.clone()),
             None => Keyspace::new(topology.vnodes(), seed),
@@ -218,7 +219,7 @@ impl Node {
             links: OnceLock::new(),
             on_boot,
             metrics: Metrics::default(),
-            engine: Engine::default(),
+            engine: Engine::new(has_log),
             started: now(),
             routes,
             topology,
