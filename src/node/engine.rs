@@ -169,11 +169,17 @@ pub(super) struct Engine {
     peak: AtomicU64,
     snapshot: Arc<Job>,
     rewrite: Arc<Job>,
-    // Until there is a log to hold them.
     budget: AtomicU64,
-    fsync: AtomicU8,
+    progress: Progress,
+    loading: AtomicBool,
 }
 
+impl Engine {
+    /// Of a node that has a log to read first, or has none.
+    pub(super) fn new(has_log: bool) -> Engine {
+        Engine { loading: AtomicBool::new(has_log), ..Engine::default() }
+    }
+}
 /// One kind of job.
 #[derive(Debug, Default)]
 struct Job(Mutex<Work>);
@@ -334,12 +340,6 @@ impl Node {
         }
         let keyspace = self.keyspace.clone();
         log.ask_ceiling_of(move || keyspace.ceiling());
-        let keyspace = self.keyspace.clone();
-        log.on_lost_sync(move |lost| {
-            if !keyspace.reappend(lost) {
-                tracing::error!(lane = lost.lane, "what a failed fsync lost was not all in memory");
-            }
-        });
         log.begin(report.hlc_max)?;
         self.keyspace.replayed();
         self.engine.loading.store(false, Ordering::Release);

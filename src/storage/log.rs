@@ -520,6 +520,11 @@ impl Log {
         self.core.lanes[lane].bytes_appended()
     }
 
+    /// What its folder was made with.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
     /// Where it lies.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -4,17 +4,17 @@ mod block;
 mod cooling;
 pub mod disk;
 pub mod frame;
+pub mod inspect;
 pub mod keyspace;
 mod lane;
 pub mod life;
 pub mod log;
 pub mod place;
+pub mod recovery;
 mod replay;
-#[allow(dead_code, reason = "recovery, compaction and inspection are built on it")]
 pub mod scan;
 pub mod segment;
 pub mod syncer;
-#[allow(dead_code, reason = "recovery is built on it")]
 mod tail;
 mod tide;
 pub mod vnode_read;

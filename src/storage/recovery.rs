@@ -1,0 +1,579 @@
+//! Recovery: the keyspace as the log has it.
+//!
+//! ```text
+//!  for each lane   walk the youngest segments ─▶ a torn tail: cut (see `tail`)
+//!                  gaps and unreadable heads among the others ─▶ damage
+//!  then threads    each walks the segments of a lane, oldest first, and applies the frames of
+//!                  its own share of the lane's vnodes; it passes by the others' by their headers
+//! ```
+//!
+//! Invariant 22: what is in memory afterwards is the state of the frames that are left, in their
+//! order, and nothing else. A damaged frame is skipped and its vnode reported; when it is not known
+//! whose it was, all vnodes of the lane are. A reported vnode may lack what it held or show an
+//! older state, so it must not count in quorums before it has been compared with its peers.
+//!
+//! Only a torn tail is changed on disk, so a recovery that is cut short is begun anew.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::base::id::VnodeId;
+use crate::base::time::{Hlc, UnixMs};
+use crate::base::wire::WireError;
+
+use super::frame::Kind;
+use super::keyspace::Keyspace;
+use super::life::Past;
+use super::log::{Layout, Log, SegmentView};
+use super::place::Place;
+use super::scan::{CHUNK, Home, Piece, Scan, Suspect};
+use super::segment::{HEAD_SIZE, Head, HeadError};
+use super::tail::{Sight, torn};
+
+/// How often a line tells how far the recovery is.
+const LINE_EVERY: Duration = Duration::from_secs(2);
+
+/// How often [`Progress::keys`] is brought up to date.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Most damages that are listed one by one; the vnodes are always complete.
+const LISTED_MAX: usize = 1_000;
+
+/// How far a recovery is; read by others while it runs.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Bytes of the log.
+    pub bytes_total: AtomicU64,
+    /// Bytes of it that have been walked.
+    pub bytes_done: AtomicU64,
+    /// Keys in memory.
+    pub keys: AtomicU64,
+}
+
+/// What is wrong with bytes of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flaw {
+    /// So many segments, this the first, are not there, although older and younger ones are.
+    Missing(u32),
+    /// The segment's head cannot be read.
+    Head,
+    /// There is no frame, or one without an end.
+    NoFrame,
+    /// The frame's checksum is not that of its payload.
+    Checksum,
+    /// The frame is whole, but what it holds is no record.
+    Record(WireError),
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Flaw::Missing(count) => write!(f, "missing, {count} in a row"),
+            Flaw::Head => f.write_str("the segment's head is damaged"),
+            Flaw::NoFrame => f.write_str("no whole frame"),
+            Flaw::Checksum => f.write_str("the payload is damaged"),
+            Flaw::Record(why) => write!(f, "no record: {why}"),
+        }
+    }
+}
+
+/// Damaged bytes of the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// The lane.
+    pub lane: u16,
+    /// The segment's number.
+    pub segment: u32,
+    /// Where in it; empty if the whole segment is missing.
+    pub range: Range<u64>,
+    /// Whose records may have been there.
+    pub suspect: Suspect,
+    /// What is wrong.
+    pub flaw: Flaw,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Damage { lane, segment, range, suspect, flaw } = self;
+        write!(
+            f,
+            "lane {lane}, segment {segment}, bytes {}..{}: {flaw}; ",
+            range.start, range.end
+        )?;
+        match suspect {
+            Suspect::Nobody => f.write_str("no vnode is concerned"),
+            Suspect::Vnode(vnode) => write!(f, "vnode {} is suspect", vnode.0),
+            Suspect::Lane => write!(f, "all vnodes of lane {lane} are suspect"),
+        }
+    }
+}
+
+/// A torn tail that was cut off: what a crash left of what it interrupted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// The lane.
+    pub lane: u16,
+    /// The segment's number.
+    pub segment: u32,
+    /// Where it ends now; 0: it was removed.
+    pub at: u64,
+    /// How many bytes were cut off.
+    pub bytes: u64,
+    /// Whole frames among them. They were written after bytes that the machine forgot.
+    pub frames: u64,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Cut { lane, segment, at, bytes, frames } = self;
+        write!(f, "lane {lane}, segment {segment}: {bytes} bytes cut off at {at}")?;
+        if *frames > 0 {
+            write!(f, ", {frames} whole frames among them")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a recovery found.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Report {
+    /// Frames that were applied.
+    pub frames: u64,
+    /// Bytes of the log.
+    pub bytes: u64,
+    /// Torn tails.
+    pub cut: Vec<Cut>,
+    /// Vnodes that may lack what they held, or hold an older state.
+    pub damaged: BTreeSet<VnodeId>,
+    /// The damages one by one; the first thousand.
+    pub damages: Vec<Damage>,
+    /// No dot that this node issued or saw is above it, as far as the log tells.
+    pub hlc_max: Hlc,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Report {
+    fn note(&mut self, layout: Layout, damage: Damage) {
+        tracing::error!("damaged log: {damage}");
+        match damage.suspect {
+            Suspect::Nobody => {}
+            Suspect::Vnode(vnode) => drop(self.damaged.insert(vnode)),
+            Suspect::Lane => {
+                let lane = (damage.lane..layout.vnodes).step_by(layout.lanes.into());
+                self.damaged.extend(lane.map(VnodeId));
+            }
+        }
+        if self.damages.len() < LISTED_MAX {
+            self.damages.push(damage);
+        }
+    }
+
+    fn add(&mut self, other: Report) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+        self.cut.extend(other.cut);
+        self.damaged.extend(other.damaged);
+        let room = LISTED_MAX - self.damages.len();
+        self.damages.extend(other.damages.into_iter().take(room));
+        self.hlc_max = self.hlc_max.max(other.hlc_max);
+    }
+}
+
+/// A segment to replay.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    number: u32,
+    len: u64,
+    head: Option<Head>,
+}
+
+/// A share of a lane's vnodes, which one thread replays.
+#[derive(Clone, Copy)]
+struct Share {
+    home: Home,
+    index: u16,
+    of: u16,
+}
+
+impl Share {
+    fn has(&self, vnode: VnodeId) -> bool {
+        (vnode.0 / self.home.layout.lanes) % self.of == self.index
+    }
+
+    /// Whether this thread reports `damage`, which several see.
+    fn reports(&self, suspect: Suspect) -> bool {
+        match suspect {
+            Suspect::Vnode(vnode) => self.has(vnode),
+            Suspect::Nobody | Suspect::Lane => self.index == 0,
+        }
+    }
+}
+
+/// Brings back into `keyspace`, which is empty, what `log` holds. Nothing has been appended to the
+/// log yet. Uses all processors.
+///
+/// # Errors
+/// The disk fails, or a segment is of another cluster, folder or version of the program. The
+/// keyspace holds a part and must not be used; the log is as good as it was.
+pub fn recover(
+    log: &Log,
+    keyspace: &Keyspace,
+    past: Past,
+    progress: &Progress,
+) -> io::Result<Report> {
+    let begun = Instant::now();
+    let layout = log.layout();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let settle = |lane: u16| Lane { log, home: Home { layout, lane } }.settle(past);
+    let lanes: Vec<u16> = (0..layout.lanes).collect();
+    let mut report = Report::default();
+    let mut plans = Vec::new();
+    for settled in in_threads(threads, &lanes, |lane| settle(*lane))? {
+        let (plan, part) = settled;
+        report.add(part);
+        plans.push(plan);
+    }
+    progress.bytes_total.store(report.bytes, Ordering::Relaxed);
+    let of = threads.div_ceil(layout.lanes.into()) as u16;
+    let shares: Vec<Share> = (0..of)
+        .flat_map(|index| lanes.iter().map(move |lane| (index, *lane)))
+        .map(|(index, lane)| Share { home: Home { layout, lane }, index, of })
+        .collect();
+    let replay = |share: &Share| {
+        let lane = Lane { log, home: share.home };
+        lane.replay(*share, &plans[usize::from(share.home.lane)], keyspace, progress)
+    };
+    let parts = thread::scope(|scope| {
+        let (done, told) = channel();
+        scope.spawn(move || watch(keyspace, layout, progress, &told));
+        let parts = in_threads(threads, &shares, replay);
+        drop::<Sender<()>>(done);
+        parts
+    })?;
+    parts.into_iter().for_each(|part| report.add(part));
+    let seen = (0..layout.vnodes).map(|vnode| keyspace.hlc(VnodeId(vnode)));
+    report.hlc_max = seen.fold(report.hlc_max, Hlc::max);
+    report.damages.sort_by_key(|damage| (damage.lane, damage.segment, damage.range.start));
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// Does `work` for every item, on so many threads. Results are in no order.
+fn in_threads<I: Sync, T: Send>(
+    threads: usize,
+    items: &[I],
+    work: impl Fn(&I) -> io::Result<T> + Sync,
+) -> io::Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::new());
+    let one = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = work(item);
+            results.lock().push(result);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..threads.min(items.len()) {
+            scope.spawn(one);
+        }
+    });
+    results.into_inner().into_iter().collect()
+}
+
+/// One lane of the log.
+struct Lane<'a> {
+    log: &'a Log,
+    home: Home,
+}
+
+impl Lane<'_> {
+    fn index(&self) -> usize {
+        self.home.lane.into()
+    }
+
+    fn scan(
+        &self,
+        segment: Planned,
+    ) -> Scan<impl FnMut(u64, &mut [u8]) -> io::Result<usize> + use<'_>> {
+        let lane = self.index();
+        Scan::new(self.home, segment.len, move |offset, buffer| {
+            self.log.read_range(lane, segment.number, offset, buffer)
+        })
+    }
+
+    // ---- before the replay --------------------------------------------------------------------
+
+    /// Cuts the torn tail, looks at the heads, and says what is to be replayed.
+    fn settle(&self, past: Past) -> io::Result<(Vec<Planned>, Report)> {
+        let mut report = Report::default();
+        let views = self.log.segments(self.index());
+        let mut plan = Vec::with_capacity(views.len());
+        for SegmentView { number, len } in views {
+            let head = self.head(number)?;
+            plan.push(Planned { number, len, head });
+        }
+        self.cut_tail(past, &mut plan, &mut report)?;
+        let mut next = plan.first().map_or(0, |segment| segment.number);
+        for Planned { number, len, head } in &plan {
+            if next < *number {
+                self.harmed(&mut report, next, 0..0, Flaw::Missing(number - next));
+            }
+            next = number + 1;
+            match head {
+                Some(head) => report.hlc_max = report.hlc_max.max(head.ceiling),
+                None => self.harmed(&mut report, *number, 0..HEAD_SIZE as u64, Flaw::Head),
+            }
+            report.bytes += len;
+        }
+        Ok((plan, report))
+    }
+
+    fn harmed(&self, report: &mut Report, segment: u32, range: Range<u64>, flaw: Flaw) {
+        let (lane, suspect) = (self.home.lane, Suspect::Lane);
+        report.note(self.home.layout, Damage { lane, segment, range, suspect, flaw });
+    }
+
+    /// A segment's head; `None` if it cannot be read.
+    fn head(&self, number: u32) -> io::Result<Option<Head>> {
+        let mut bytes = [0; HEAD_SIZE];
+        let read = self.log.read_range(self.index(), number, 0, &mut bytes)?;
+        match Head::decode(&bytes[..read]) {
+            Ok(head) => match stranger(&head, self.home, number) {
+                None => Ok(Some(head)),
+                Some(why) => Err(self.refuse(number, &why)),
+            },
+            Err(HeadError::Damaged) => Ok(None),
+            Err(why @ HeadError::Format(_)) => Err(self.refuse(number, &why.to_string())),
+        }
+    }
+
+    fn refuse(&self, number: u32, why: &str) -> io::Error {
+        let lane = self.home.lane;
+        let folder = self.log.folder().display();
+        io::Error::other(format!("the log in {folder}: lane {lane}, segment {number}: {why}"))
+    }
+
+    /// Cuts off what a crash left unfinished: a part of one of the youngest segments, and all that
+    /// is younger.
+    fn cut_tail(&self, past: Past, plan: &mut Vec<Planned>, report: &mut Report) -> io::Result<()> {
+        let numbers: Vec<u32> = plan.iter().map(|segment| segment.number).collect();
+        // What was seen, the youngest first.
+        let mut seen: Vec<Sight> = Vec::new();
+        let left = torn(past, &numbers, |index| {
+            seen.push(self.look(plan[index])?);
+            Ok::<_, io::Error>(seen[seen.len() - 1].clone())
+        })?;
+        let mut seen = seen.iter();
+        // The youngest goes first: what is left is always what was there up to some moment.
+        for (segment, sight) in plan.drain(left.keep..).rev().zip(&mut seen) {
+            self.note_cut(report, segment, sight, 0);
+            self.log.remove(self.index(), segment.number)?;
+        }
+        if let (Some(at), Some(segment), Some(sight)) = (left.cut_at, plan.last_mut(), seen.next())
+        {
+            self.note_cut(report, *segment, sight, at);
+            self.log.truncate(self.index(), segment.number, at)?;
+            segment.len = at;
+        }
+        Ok(())
+    }
+
+    fn look(&self, segment: Planned) -> io::Result<Sight> {
+        let mut scan = self.scan(segment);
+        let mut sight = Sight::new(segment.head.is_some());
+        loop {
+            match scan.next(|_| true)? {
+                Piece::End => return Ok(sight),
+                Piece::Damaged { range, .. } => sight.note_bad(range.start),
+                Piece::Frame { offset, header, payload } => {
+                    sight.note(offset, header.kind, payload);
+                }
+            }
+        }
+    }
+
+    fn note_cut(&self, report: &mut Report, segment: Planned, sight: &Sight, at: u64) {
+        let Planned { number, len, .. } = segment;
+        let frames = sight.frames_behind(at);
+        let cut = Cut { lane: self.home.lane, segment: number, at, bytes: len - at, frames };
+        tracing::warn!("the log has a torn tail: {cut}");
+        report.cut.push(cut);
+    }
+
+    // ---- the replay ---------------------------------------------------------------------------
+
+    /// Applies the frames of a share of the vnodes.
+    fn replay(
+        &self,
+        share: Share,
+        plan: &[Planned],
+        keyspace: &Keyspace,
+        progress: &Progress,
+    ) -> io::Result<Report> {
+        let mut report = Report::default();
+        let mut counted = Counted { progress, of: share.of.into(), owed: 0 };
+        for segment in plan {
+            let mut scan = self.scan(*segment);
+            let mut before = 0;
+            loop {
+                let piece =
+                    scan.next(|header| header.kind != Kind::Mark && share.has(header.vnode));
+                let damage = match piece? {
+                    Piece::End => break,
+                    Piece::Frame { offset, header, payload } => {
+                        let place = Place { segment: segment.number, offset };
+                        let end = u64::from(offset) + header.frame_size() as u64;
+                        report.frames += 1;
+                        let replayed = keyspace.write(header.vnode, UnixMs(0), |vnode| {
+                            vnode.replay(header.kind, place, payload)
+                        });
+                        replayed.err().map(|why| {
+                            let suspect = Suspect::Vnode(header.vnode);
+                            (offset.into()..end, suspect, Flaw::Record(why))
+                        })
+                    }
+                    Piece::Damaged { range, suspect } if share.reports(suspect) => {
+                        let lane = suspect == Suspect::Lane;
+                        let flaw = if lane { Flaw::NoFrame } else { Flaw::Checksum };
+                        Some((range, suspect, flaw))
+                    }
+                    Piece::Damaged { .. } => None,
+                };
+                if let Some((range, suspect, flaw)) = damage {
+                    let (lane, segment) = (self.home.lane, segment.number);
+                    let damage = Damage { lane, segment, range, suspect, flaw };
+                    report.note(self.home.layout, damage);
+                }
+                if scan.position() - before >= CHUNK as u64 {
+                    counted.add(scan.position() - before);
+                    before = scan.position();
+                }
+            }
+            counted.add(segment.len - before);
+        }
+        Ok(report)
+    }
+}
+
+/// Why a head is not that of this segment; `None` if it is.
+fn stranger(head: &Head, home: Home, number: u32) -> Option<String> {
+    let Home { layout, lane } = home;
+    if head.cluster != layout.cluster {
+        let (theirs, ours) = (head.cluster, layout.cluster);
+        Some(format!("it belongs to cluster {theirs:016x}, and this node to cluster {ours:016x}"))
+    } else if (head.vnodes, head.lanes) != (layout.vnodes, layout.lanes) {
+        Some(format!(
+            "it was written for {} vnodes in {} lanes, and this folder has {} in {}",
+            head.vnodes, head.lanes, layout.vnodes, layout.lanes
+        ))
+    } else if (head.lane, head.number) != (lane, number) {
+        Some(format!("the file is lane {}, segment {}: it was moved", head.lane, head.number))
+    } else {
+        None
+    }
+}
+
+/// Counts a thread's bytes into the progress: several threads walk the same ones.
+struct Counted<'a> {
+    progress: &'a Progress,
+    of: u64,
+    owed: u64,
+}
+
+impl Counted<'_> {
+    fn add(&mut self, bytes: u64) {
+        let owed = self.owed + bytes;
+        self.owed = owed % self.of;
+        self.progress.bytes_done.fetch_add(owed / self.of, Ordering::Relaxed);
+    }
+}
+
+// ---- what people see ---------------------------------------------------------------------------
+
+/// Counts keys and writes lines until the replay is done.
+fn watch(keyspace: &Keyspace, layout: Layout, progress: &Progress, done: &Receiver<()>) {
+    let begun = Instant::now();
+    let mut said = begun;
+    loop {
+        let running = done.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout);
+        let held = (0..layout.vnodes).map(|vnode| keyspace.counts(VnodeId(vnode)).held as u64);
+        progress.keys.store(held.sum(), Ordering::Relaxed);
+        if !running {
+            return;
+        }
+        if said.elapsed() >= LINE_EVERY {
+            said = Instant::now();
+            tracing::info!("recovering: {}", line(progress, begun.elapsed()));
+        }
+    }
+}
+
+/// How far a recovery is that has run so long, as people read it.
+fn line(progress: &Progress, elapsed: Duration) -> String {
+    let total = progress.bytes_total.load(Ordering::Relaxed);
+    let done = progress.bytes_done.load(Ordering::Relaxed).min(total);
+    let share = if total == 0 { 1.0 } else { done as f64 / total as f64 };
+    let left = if share > 0.0 {
+        let seconds = elapsed.as_secs_f64() * (1.0 - share) / share;
+        format!(", about {} s to go", seconds.ceil())
+    } else {
+        String::new()
+    };
+    let keys = thousands(progress.keys.load(Ordering::Relaxed));
+    let percent = (share * 100.0).floor();
+    format!("{}, {keys} keys, {percent} %{left}", of_total(done, total))
+}
+
+/// "1.2 of 3.4 GB".
+fn of_total(done: u64, total: u64) -> String {
+    let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    match units.iter().find(|(unit, _)| total as f64 >= *unit) {
+        Some((unit, name)) => {
+            let [done, total] = [done, total].map(|bytes| bytes as f64 / unit);
+            format!("{done:.1} of {total:.1} {name}")
+        }
+        None => format!("{done} of {total} bytes"),
+    }
+}
+
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_is_for_people() {
+        let progress = Progress::default();
+        progress.bytes_total.store(3_400_000_000, Ordering::Relaxed);
+        assert_eq!(line(&progress, Duration::ZERO), "0.0 of 3.4 GB, 0 keys, 0 %");
+        progress.bytes_done.store(1_190_000_000, Ordering::Relaxed);
+        progress.keys.store(2_345_678, Ordering::Relaxed);
+        assert_eq!(
+            line(&progress, Duration::from_secs(2)),
+            "1.2 of 3.4 GB, 2,345,678 keys, 35 %, about 4 s to go"
+        );
+        assert_eq!(of_total(12, 900), "12 of 900 bytes");
+        let numbers = [0, 7, 999, 1_000, 1_234_567].map(thousands);
+        assert_eq!(numbers, ["0", "7", "999", "1,000", "1,234,567"]);
+    }
+}
