@@ -56,8 +56,15 @@ impl Siege {
         let work = Work::start(std::mem::take(&mut self.writers), &nodes);
         let goal = 20 + self.draw(200);
         await_batches(&work, goal);
+        // Every other time while the log is being compacted. It may have refused: no matter.
+        let is_compacting = self.draw(2) == 0;
+        if is_compacting {
+            victims.iter().for_each(|&node| {
+                let _ = self.cluster.client(node).say("BGREWRITEAOF");
+            });
+        }
         // Anywhere within a pipeline, not always at the end of one.
-        let pause = Duration::from_micros(self.draw(3_000));
+        let pause = Duration::from_micros(self.draw(if is_compacting { 40_000 } else { 3_000 }));
         let start = Instant::now();
         while start.elapsed() < pause {
             thread::yield_now();
@@ -154,7 +161,8 @@ fn besiege(name: &str, kills: usize, options: Options, mut victims: impl FnMut(u
 
 #[test]
 fn a_node_alone_that_syncs_every_second() {
-    let options = Options::new(1, 1, 1, 1).args("--appendfsync everysec --segment-size 1mb");
+    let options =
+        Options::new(1, 1, 1, 1).args("--appendfsync everysec --lanes 3 --segment-size 1mb");
     besiege("one node, everysec", 8, options, |_| vec![1]);
 }
 
