@@ -304,11 +304,11 @@ which makes it an RDB file.
 """)
     of = ["--keys", keys, "--size", 64]
     aof = "--appendonly yes --appendfsync everysec --auto-aof-rewrite-percentage 0"
-    small = f"--maxmemory {keys * 64}"
+    small = f"--maxmemory {keys * 96}"
     contestants = {
         "Kvorum, ended in order": (start_kvorum(options), "", signal.SIGTERM),
         "Kvorum, killed": (start_kvorum(options), "", signal.SIGKILL),
-        "Kvorum, maxmemory of the values' bytes": (start_kvorum(options, small), small, signal.SIGTERM),
+        "Kvorum, maxmemory 96 bytes a key": (start_kvorum(options, small), small, signal.SIGTERM),
         "Redis, AOF as written": (start_redis(options, aof), aof, signal.SIGTERM),
         "Redis, AOF rewritten": (start_redis(options, aof), aof, signal.SIGTERM),
     }

@@ -65,10 +65,7 @@ impl Siege {
         }
         // Anywhere within a pipeline, not always at the end of one.
         let pause = Duration::from_micros(self.draw(if is_compacting { 40_000 } else { 3_000 }));
-        let start = Instant::now();
-        while start.elapsed() < pause {
-            thread::yield_now();
-        }
+        pass(pause);
         victims.iter().for_each(|&node| self.cluster.kill(node));
         self.kills += victims.len();
         if victims.len() < nodes.len() {
@@ -87,7 +84,7 @@ impl Siege {
         if self.draw(3) == 0 {
             let pause = Duration::from_micros(self.draw(60_000));
             victims.iter().for_each(|&node| self.cluster.launch(node));
-            thread::sleep(pause);
+            pass(pause);
             victims.iter().for_each(|&node| self.cluster.kill(node));
             self.kills += victims.len();
         }
@@ -136,6 +133,14 @@ impl Siege {
             at(90),
             at(100),
         );
+    }
+}
+
+/// Lets a moment pass: not to wait for anything, but so that death comes at any moment.
+fn pass(pause: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < pause {
+        thread::yield_now();
     }
 }
 
