@@ -355,3 +355,45 @@ impl Work {
         self.threads.into_iter().map(join).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sets 2, 3 and 4 on key 0: the first acknowledged, the others never answered.
+    fn cut_off(judge: Judge) -> Writer {
+        let mut writer = Writer::new("writer", judge);
+        let acts = [2, 3, 4].map(|number| Act::Write(0, Write::Set(number)));
+        acts.iter().for_each(|&act| writer.sent(act, &mut Vec::new()));
+        writer.answered(acts[0], &Value::ok());
+        writer
+    }
+
+    fn holds(number: u64) -> Value {
+        Value::Bulk(text("writer:s:0", number))
+    }
+
+    #[test]
+    fn what_is_acknowledged_or_was_sent_later_may_be_there() {
+        for number in 2..=4 {
+            let mut writer = cut_off(Judge::Strict);
+            assert_eq!(writer.judge(0, &holds(number), &Value::Integer(-1)), None);
+            // What a node alone held once, it must hold again.
+            let other = if number == 4 { 3 } else { 4 };
+            assert!(writer.judge(0, &holds(other), &Value::Integer(-1)).is_some());
+        }
+    }
+
+    #[test]
+    fn a_lost_write_is_seen() {
+        let mut writer = cut_off(Judge::Patient);
+        assert!(writer.judge(0, &Value::Nil, &Value::Integer(-2)).is_some());
+        assert!(writer.judge(0, &holds(1), &Value::Integer(-1)).is_some());
+        assert!(writer.judge(0, &Value::bulk("writer:s:0=2"), &Value::Integer(-1)).is_some());
+        let lasting = writer.judge(0, &holds(2), &Value::Integer(3_000));
+        assert!(lasting.is_some(), "a time to live from nowhere");
+        writer.answered(Act::Write(0, Write::Set(3)), &Value::Error("NOQUORUM no".to_owned()));
+        assert!(writer.judge(0, &holds(3), &Value::Integer(-1)).is_some(), "it was refused");
+        assert_eq!(writer.judge(0, &holds(4), &Value::Integer(-1)), None);
+    }
+}
