@@ -23,6 +23,12 @@ pub mod warming;
 mod weight;
 
 #[cfg(test)]
+mod disk_tests;
+#[cfg(test)]
 mod keyspace_tests;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+mod recovery_tests;
+#[cfg(test)]
+pub(crate) mod sim_disk;

@@ -237,8 +237,7 @@ pub fn recover(
     let lanes: Vec<u16> = (0..layout.lanes).collect();
     let mut report = Report::default();
     let mut plans = Vec::new();
-    for settled in in_threads(threads, &lanes, |lane| settle(*lane))? {
-        let (plan, part) = settled;
+    for (plan, part) in in_threads(threads, &lanes, |lane| settle(*lane))? {
         report.add(part);
         plans.push(plan);
     }
@@ -267,7 +266,7 @@ pub fn recover(
     Ok(report)
 }
 
-/// Does `work` for every item, on so many threads. Results are in no order.
+/// Does `work` for every item, on so many threads. Results are in the items' order.
 fn in_threads<I: Sync, T: Send>(
     threads: usize,
     items: &[I],
@@ -276,9 +275,15 @@ fn in_threads<I: Sync, T: Send>(
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let one = || {
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return };
             let result = work(item);
-            results.lock().push(result);
+            if result.is_err() {
+                // What is not begun yet is for nothing.
+                next.store(items.len(), Ordering::Relaxed);
+            }
+            results.lock().push((index, result));
         }
     };
     thread::scope(|scope| {
@@ -286,7 +291,9 @@ fn in_threads<I: Sync, T: Send>(
             scope.spawn(one);
         }
     });
-    results.into_inner().into_iter().collect()
+    let mut results = results.into_inner();
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// One lane of the log.
