@@ -4,6 +4,10 @@
 //!   have restored it ([`crate::anti_entropy::recovery`]). Where no other replica exists and the
 //!   loss is certain, the vnode is not served at all unless the operator says so: an old value
 //!   in a lost one's place would be a lie.
+//! * A node that comes back with all that it had missed what happened meanwhile. It counts when it
+//!   has compared itself with every replica that it can reach. (It could count at once, for reads
+//!   would ask others; but it would take over as coordinator while the one before it still has
+//!   writes on their way.)
 //! * While the log takes nothing (a full disk), peers' changes are not kept either. They are told
 //!   that this node counts in nothing, and it recovers from them when the log works again.
 
@@ -13,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::{error, info, warn};
 
 use crate::base::id::VnodeId;
+use crate::coordinator::route::Reach;
 
 use super::Node;
 use super::batch::PeerIndex;
@@ -24,11 +29,13 @@ pub struct Losses {
     pub tail: bool,
     /// Records of these vnodes are damaged.
     pub damaged: BTreeSet<VnodeId>,
+    /// Nothing more than what happened while the node was away.
+    pub away: bool,
 }
 
 impl Losses {
     pub(super) fn everything() -> Losses {
-        Losses { tail: true, damaged: BTreeSet::new() }
+        Losses { tail: true, ..Losses::default() }
     }
 
     pub(super) fn concerns(&self, vnode: VnodeId) -> bool {
@@ -87,6 +94,22 @@ impl Node {
     /// How many vnodes are not served because their log lost records.
     pub fn vnodes_damaged(&self) -> usize {
         self.damaged.count()
+    }
+
+    /// A node that was away counts as soon as there is nobody in reach that it must compare itself
+    /// with.
+    pub(super) fn watch_return(&self) {
+        if self.returning.load(Ordering::Acquire)
+            && self.greeted.load(Ordering::Acquire)
+            && self.vnodes_unsettled() == 0
+        {
+            self.returning.store(false, Ordering::Release);
+            if self.recovery.lock().is_over() {
+                info!("caught up with the peers in reach: this node counts again");
+                self.routes.set_reach(self.routes.me(), Reach::Up);
+                self.tell_status();
+            }
+        }
     }
 
     /// Whether peers' changes are not kept at the moment.

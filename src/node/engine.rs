@@ -344,7 +344,9 @@ impl Node {
         self.keyspace.replayed();
         self.engine.loading.store(false, Ordering::Release);
         let tail = !past.clean && past.machine_restarted && log.fsync() != Fsync::Always;
-        Ok(Losses { tail, damaged: report.damaged })
+        // What was never here has missed nothing.
+        let away = report.bytes > 0;
+        Ok(Losses { tail, damaged: report.damaged, away })
     }
 
     /// Ends the engine: everything is written and durable. `false` if it never began.

@@ -289,7 +289,7 @@ impl Node {
         let is_over = recovery.is_over();
         self.metrics.recovering_vnodes.set(recovery.vnodes().count() as u64);
         drop(recovery);
-        if is_over && !was_over {
+        if is_over && !was_over && !self.returning.load(Ordering::Acquire) {
             info!("recovered from peers: this node counts again");
             self.routes.set_reach(self.routes.me(), Reach::Up);
             self.tell_status();

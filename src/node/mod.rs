@@ -135,6 +135,10 @@ pub struct Node {
     damaged: Damaged,
     /// Whether the log takes nothing, so that peers' changes are not kept.
     ignoring: AtomicBool,
+    /// Whether it was away, and is not back among those that count.
+    returning: AtomicBool,
+    /// Whether the peers were heard from, or waited for in vain.
+    greeted: AtomicBool,
     own: Weak<Node>,
     inflight: Inflight,
     operations: quorum::Operations,
@@ -210,6 +214,8 @@ impl Node {
             cold: ColdRequests::default(),
             damaged: Damaged::new(topology.vnodes()),
             ignoring: AtomicBool::new(false),
+            returning: AtomicBool::new(false),
+            greeted: AtomicBool::new(false),
             own: own.clone(),
             inflight: Inflight::default(),
             operations: quorum::Operations::default(),
@@ -238,6 +244,7 @@ impl Node {
         losses: &Losses,
     ) -> std::io::Result<()> {
         self.note_damage(losses);
+        self.returning.store(losses.away, Ordering::Release);
         self.begin_recovery(losses);
         let members = self.topology.members().iter();
         let addresses = members.map(|m| (m.node, format!("{}:{}", m.host, m.peer_port))).collect();
@@ -257,6 +264,8 @@ impl Node {
         let expiring = self.clone();
         tokio::spawn(async move { expiring.expire_always().await });
         self.hear_from_peers().await;
+        self.greeted.store(true, Ordering::Release);
+        self.watch_return();
         Ok(())
     }
 
@@ -288,6 +297,7 @@ impl Node {
             self.expire_inflight(&mut batch);
             self.expire_operations(&mut batch);
             self.watch_log();
+            self.watch_return();
             // Whoever waits is told by the next deadline.
             let _ = self.conclude(&mut batch).await;
         }
@@ -346,7 +356,8 @@ impl Node {
         let over = recovery.is_over();
         self.metrics.recovering_vnodes.set(recovery.vnodes().count() as u64);
         drop(recovery);
-        self.routes.set_reach(me, if over { Reach::Up } else { Reach::Recovering });
+        let counts = over && !self.returning.load(Ordering::Acquire);
+        self.routes.set_reach(me, if counts { Reach::Up } else { Reach::Recovering });
     }
 
     fn held_vnodes(&self) -> impl Iterator<Item = VnodeId> + '_ {
