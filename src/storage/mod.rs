@@ -9,6 +9,7 @@ pub mod keyspace;
 mod lane;
 pub mod life;
 pub mod log;
+mod lost;
 pub mod place;
 pub mod recovery;
 mod replay;
@@ -32,3 +33,4 @@ mod log_tests;
 mod recovery_tests;
 #[cfg(test)]
 pub(crate) mod sim_disk;
+mod tiers_tests;
