@@ -192,6 +192,8 @@ impl Ground {
 #[derive(Debug)]
 struct Run {
     segment: u32,
+    /// Bytes after which the segment is rolled.
+    size: u32,
     offset: u32,
     bytes: BytesMut,
 }
@@ -209,6 +211,8 @@ struct Buffer {
     rolled: Vec<Run>,
     /// The segment under way, and where in it `bytes` begin. 0: the lane has not begun.
     segment: u32,
+    /// Bytes after which it is rolled.
+    size: u32,
     offset: u32,
     bytes: BytesMut,
     /// Bytes of whole frames: what is beyond is left of an append that panicked.
@@ -231,7 +235,7 @@ impl Buffer {
 
     fn append(
         &mut self,
-        segment_size: u32,
+        next_size: u32,
         kind: Kind,
         vnode: VnodeId,
         write: impl FnOnce(&mut BytesMut),
@@ -244,9 +248,9 @@ impl Buffer {
         let start = self.whole;
         let size = frame::append(&mut self.bytes, kind, vnode, write);
         let offset = self.offset as usize + start;
-        if offset + size > segment_size as usize && offset > HEAD_SIZE {
+        if offset + size > self.size as usize && offset > HEAD_SIZE {
             let moved = BytesMut::from(&self.bytes[start..]);
-            self.roll();
+            self.roll(next_size);
             self.bytes = moved;
         }
         self.whole = self.bytes.len();
@@ -266,12 +270,14 @@ impl Buffer {
         self.total += size as u64;
     }
 
-    /// The next frame goes to the next segment.
-    fn roll(&mut self) {
+    /// The next frame goes to the next segment, which is rolled after `size` bytes.
+    fn roll(&mut self, size: u32) {
         self.bytes.truncate(self.whole);
         let bytes = std::mem::take(&mut self.bytes);
-        self.rolled.push(Run { segment: self.segment, offset: self.offset, bytes });
+        let Buffer { segment, size: full, offset, .. } = *self;
+        self.rolled.push(Run { segment, size: full, offset, bytes });
         self.segment += 1;
+        self.size = size;
         self.offset = HEAD_SIZE as u32;
         self.whole = 0;
     }
@@ -281,7 +287,8 @@ impl Buffer {
         self.bytes.truncate(self.whole);
         runs.extend(self.rolled.drain(..));
         let bytes = std::mem::replace(&mut self.bytes, spare);
-        let run = Run { segment: self.segment, offset: self.offset, bytes };
+        let Buffer { segment, size, offset, .. } = *self;
+        let run = Run { segment, size, offset, bytes };
         self.offset = run.end();
         self.whole = 0;
         runs.push_back(run);
@@ -328,7 +335,7 @@ pub(super) struct Segment {
 struct Next {
     number: u32,
     file: Option<Arc<dyn DiskFile>>,
-    reserved: u64,
+    reserved: u32,
 }
 
 /// See the head of this file.
@@ -343,6 +350,10 @@ pub(super) struct Lane {
     buffer: Mutex<Buffer>,
     writer: Mutex<Writer>,
     next: Mutex<Next>,
+    /// Bytes that the next segments shall have.
+    wanted_size: AtomicU32,
+    /// Bytes set aside for the next segment; 0: it is not prepared.
+    prepared: AtomicU32,
     written: AtomicU64,
     bytes_written: AtomicU64,
     pub(super) bytes_durable: AtomicU64,
@@ -361,6 +372,8 @@ impl Lane {
             buffer: Mutex::default(),
             writer: Mutex::default(),
             next: Mutex::default(),
+            wanted_size: AtomicU32::new(0),
+            prepared: AtomicU32::new(0),
             written: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
             bytes_durable: AtomicU64::new(0),
@@ -370,28 +383,45 @@ impl Lane {
 
     /// Begins segment `number`.
     pub(super) fn begin(&self, ground: &Ground, number: u32) -> io::Result<()> {
+        if self.wanted_size.load(Ordering::Acquire) == 0 {
+            self.set_segment_size(ground.segment_size);
+        }
         {
             let mut next = self.next.lock();
             *next = Next { number, ..Next::default() };
-            self.reserve_next(ground, &mut next, 0)?;
+            self.reserve_next(ground, &mut next, self.next_size())?;
         }
         {
             let mut buffer = self.buffer.lock();
             (buffer.segment, buffer.offset) = (number, HEAD_SIZE as u32);
+            buffer.size = self.next_size();
         }
         self.write_out(ground, EVERYTHING, true).map_err(io::Error::other)
+    }
+
+    /// Changes the size of segments, from the next on that is not prepared yet.
+    pub(super) fn set_segment_size(&self, bytes: u32) {
+        self.wanted_size.store(bytes, Ordering::Release);
+    }
+
+    /// Bytes that the next segment may have: no more than were set aside for it.
+    fn next_size(&self) -> u32 {
+        match self.prepared.load(Ordering::Acquire) {
+            0 => self.wanted_size.load(Ordering::Acquire),
+            prepared => prepared,
+        }
     }
 
     /// Appends a frame. Returns its place and its end's position.
     pub(super) fn append(
         &self,
-        ground: &Ground,
         kind: Kind,
         vnode: VnodeId,
         write: impl FnOnce(&mut BytesMut),
     ) -> (Place, u64) {
+        let next_size = self.next_size();
         let mut buffer = self.buffer.lock();
-        let place = buffer.append(ground.segment_size, kind, vnode, write);
+        let place = buffer.append(next_size, kind, vnode, write);
         (place, buffer.end())
     }
 
@@ -449,9 +479,9 @@ impl Lane {
     /// Returns the segments that come next.
     pub(super) fn roll_all(lanes: &[Lane]) -> Vec<u32> {
         let mut buffers: Vec<_> = lanes.iter().map(|lane| lane.buffer.lock()).collect();
-        for buffer in &mut buffers {
+        for (buffer, lane) in buffers.iter_mut().zip(lanes) {
             if !buffer.is_fresh() {
-                buffer.roll();
+                buffer.roll(lane.next_size());
             }
         }
         buffers.iter().map(|buffer| buffer.segment).collect()
@@ -461,7 +491,7 @@ impl Lane {
     pub(super) fn roll_from(&self, number: u32) {
         let mut buffer = self.buffer.lock();
         if buffer.segment == number {
-            buffer.roll();
+            buffer.roll(self.next_size());
         }
     }
 
@@ -523,7 +553,7 @@ impl Lane {
             self.bytes_written.fetch_add(run.bytes.len() as u64, Ordering::AcqRel);
         }
         self.written.store(position(run.segment, run.end()), Ordering::Release);
-        let is_half_full = run.end() > ground.segment_size / 2;
+        let is_half_full = run.end() > run.size / 2;
         if is_half_full && self.asked_for.swap(run.segment, Ordering::AcqRel) != run.segment {
             ground.call_keeper();
         }
@@ -534,11 +564,12 @@ impl Lane {
     fn begin_next(&self, ground: &Ground, run: &Run) -> io::Result<Arc<dyn DiskFile>> {
         let mut next = self.next.lock();
         assert_eq!(next.number, run.segment, "segments follow each other");
-        let file = self.reserve_next(ground, &mut next, u64::from(run.end()))?;
+        let file = self.reserve_next(ground, &mut next, run.end().max(run.size))?;
         let number = run.segment;
         let head = Head { lane: self.number, number, ceiling: ground.ceiling(), ..ground.head };
         file.write_at(0, &head.encode())?;
         *next = Next { number: number + 1, ..Next::default() };
+        self.prepared.store(0, Ordering::Release);
         drop(next);
         self.roll_active();
         let segment = Segment {
@@ -566,7 +597,7 @@ impl Lane {
         &self,
         ground: &Ground,
         next: &mut Next,
-        len: u64,
+        len: u32,
     ) -> io::Result<Arc<dyn DiskFile>> {
         let file = match &next.file {
             Some(file) => file,
@@ -577,10 +608,10 @@ impl Lane {
                 next.file.insert(file)
             }
         };
-        let len = len.max(u64::from(ground.segment_size));
         if next.reserved < len {
-            file.reserve(len)?;
+            file.reserve(u64::from(len))?;
             next.reserved = len;
+            self.prepared.store(len, Ordering::Release);
         }
         Ok(Arc::clone(file))
     }
@@ -603,16 +634,17 @@ impl Lane {
         let mut next = self.next.lock();
         // None comes after a lane's end.
         if next.number > 0 {
-            self.reserve_next(ground, &mut next, 0)?;
+            self.reserve_next(ground, &mut next, self.next_size())?;
         }
         Ok(())
     }
 
     /// Bytes that can be written for which room was set aside.
-    pub(super) fn room(&self, ground: &Ground) -> u64 {
-        let next = self.next.lock().reserved;
-        let used = u64::from(place(self.appended()).offset);
-        (u64::from(ground.segment_size) + next).saturating_sub(used)
+    pub(super) fn room(&self) -> u64 {
+        let next = u64::from(self.next.lock().reserved);
+        let buffer = self.buffer.lock();
+        let left = buffer.size.saturating_sub(place(buffer.end()).offset);
+        next + u64::from(left)
     }
 
     /// Ends writing: nothing is taken from the buffer any more, and the segment under way is

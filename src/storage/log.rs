@@ -127,6 +127,8 @@ pub struct SegmentView {
     pub number: u32,
     /// Its bytes.
     pub len: u64,
+    /// A sync of it failed: what it lost was appended again after it.
+    pub lost: bool,
 }
 
 /// How the log fares, for the operator. Counts are since the start.
@@ -287,7 +289,7 @@ impl Log {
 
     /// Appends a frame to its vnode's lane; the vnode's lock is held. In memory until written.
     pub fn append(&self, vnode: VnodeId, kind: Kind, write: impl FnOnce(&mut BytesMut)) -> Place {
-        let (place, end) = self.lane_of(vnode).append(&self.core.ground, kind, vnode, write);
+        let (place, end) = self.lane_of(vnode).append(kind, vnode, write);
         self.appended[vnode.index()].store(end, Ordering::Release);
         place
     }
@@ -316,7 +318,11 @@ impl Log {
         commit.lanes(self).all(|(lane, position)| lane.written() >= position)
     }
 
-    fn write_out(&self, commit: &Commit) -> Result<(), LogError> {
+    /// Writes all of `commit`; it is not durable by that.
+    ///
+    /// # Errors
+    /// A write failed; it is tried again.
+    pub(super) fn write_out(&self, commit: &Commit) -> Result<(), LogError> {
         for (lane, position) in commit.lanes(self) {
             lane.write_out(&self.core.ground, position, false).map_err(LogError)?;
         }
@@ -384,6 +390,7 @@ impl Log {
     /// The segment is gone (`NotFound`: the key has moved), the frame is damaged (`InvalidData`),
     /// or the disk fails.
     pub fn read(&self, vnode: VnodeId, place: Place, size: usize) -> io::Result<Vec<u8>> {
+        self.write_before_read(vnode, place)?;
         let file = self.lane_of(vnode).file(place.segment)?;
         let mut read = |offset, buffer: &mut [u8]| file.read_at(offset, buffer).map(Some);
         let payload = read_frame(vnode, place, size, &mut read, || file.len())?;
@@ -400,9 +407,20 @@ impl Log {
         place: Place,
         size: usize,
     ) -> io::Result<Option<Vec<u8>>> {
+        self.write_before_read(vnode, place)?;
         let file = self.lane_of(vnode).file(place.segment)?;
         let mut read = |offset, buffer: &mut [u8]| file.read_now(offset, buffer);
         read_frame(vnode, place, size, &mut read, || file.len())
+    }
+
+    /// A cold key's frame is not written yet when compaction has just moved it.
+    fn write_before_read(&self, vnode: VnodeId, place: Place) -> io::Result<()> {
+        if self.is_written(vnode, place) {
+            return Ok(());
+        }
+        let upto = position(place.segment, place.offset.saturating_add(1));
+        let written = self.lane_of(vnode).write_out(&self.core.ground, upto, false);
+        written.map_err(io::Error::other)
     }
 
     /// No dot that was issued or seen is above `hlc`, as far as the caller knows.
@@ -427,12 +445,21 @@ impl Log {
     pub fn segments(&self, lane: usize) -> Vec<SegmentView> {
         let files = self.core.lanes[lane].files.read();
         let sealed = files.iter().filter(|(_, segment)| segment.stage == Stage::Sealed);
-        sealed.map(|(&number, segment)| SegmentView { number, len: segment.len }).collect()
+        let view = |(&number, segment): (&u32, &Segment)| {
+            let Segment { len, lost, .. } = *segment;
+            SegmentView { number, len, lost }
+        };
+        sealed.map(view).collect()
     }
 
     /// How many lanes there are.
     pub fn lanes(&self) -> usize {
         self.core.lanes.len()
+    }
+
+    /// Changes the size of a lane's segments, in bytes, from the next on that is not prepared yet.
+    pub(super) fn set_segment_size(&self, lane: usize, bytes: u32) {
+        self.core.lanes[lane].set_segment_size(bytes);
     }
 
     /// Bytes of all segments of a lane, the active one included.
@@ -442,7 +469,7 @@ impl Log {
 
     /// Bytes that can still be appended to a lane with room set aside for them.
     pub fn room(&self, lane: usize) -> u64 {
-        self.core.lanes[lane].room(&self.core.ground)
+        self.core.lanes[lane].room()
     }
 
     /// Reads from a segment until `buffer` is full or the segment ends; says how much.

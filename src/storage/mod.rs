@@ -1,20 +1,26 @@
 //! The engine: the keyspace in memory, and the log that it is made of.
 
 mod block;
+pub mod compaction;
 mod cooling;
 pub mod disk;
 pub mod frame;
+pub mod hint;
+mod hinting;
 pub mod inspect;
 pub mod keyspace;
 mod lane;
 pub mod life;
 pub mod log;
 mod lost;
+pub mod pace;
 pub mod place;
+#[allow(dead_code, reason = "recovery is built on it")]
 pub mod recovery;
 mod replay;
 pub mod scan;
 pub mod segment;
+pub mod snapshot;
 pub mod syncer;
 mod tail;
 mod tide;
@@ -23,6 +29,8 @@ pub mod vnode_write;
 pub mod warming;
 mod weight;
 
+#[cfg(test)]
+mod compaction_tests;
 #[cfg(test)]
 mod disk_tests;
 #[cfg(test)]
