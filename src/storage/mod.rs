@@ -15,7 +15,6 @@ pub mod log;
 mod lost;
 pub mod pace;
 pub mod place;
-#[allow(dead_code, reason = "recovery is built on it")]
 pub mod recovery;
 mod replay;
 pub mod scan;
@@ -41,4 +40,5 @@ mod log_tests;
 mod recovery_tests;
 #[cfg(test)]
 pub(crate) mod sim_disk;
+#[cfg(test)]
 mod tiers_tests;
