@@ -164,7 +164,7 @@ def ms(figures, name):
 
 
 def tiers(options, out):
-    keys = 100_000 if options.quick else 1_000_000
+    keys = 200_000 if options.quick else 2_000_000
     memory = keys * 1024 // 10
     out.append(f"""## Ten times more data than memory
 
@@ -184,6 +184,7 @@ def tier(options, out, texture, keys, memory):
     small.name = "maxmemory"
     large = start_kvorum(options)
     large.name = "all in memory"
+    empty = small.rss_bytes()
     with Watch(small.rss_bytes) as watch:
         for servers in (small, large):
             load(options, servers, "fill", *of, "--clients", 4, "--pipeline", 32)
@@ -226,6 +227,7 @@ def tier(options, out, texture, keys, memory):
 |---|--:|
 | `maxmemory` | {memory / MIB:.1f} MiB |
 | `used_memory` | {used / MIB:.1f} MiB |
+| real memory before the first key | {empty / MIB:.1f} MiB |
 | real memory, highest of {len(watch.seen)} samples | {top / MIB:.1f} MiB: {top / memory:.2f} of `maxmemory` |
 | real memory at the end | {settled / MIB:.1f} MiB: {settled / memory:.2f} of `maxmemory` |
 | the same node all in memory | {large.rss_bytes() / MIB:.0f} MiB |
@@ -354,7 +356,7 @@ which makes it an RDB file.
 
 
 def compaction(options, out):
-    keys = 100_000 if options.quick else 1_000_000
+    keys = 200_000 if options.quick else 1_000_000
     seconds = options.seconds or (30 if options.quick else 120)
     rate = options.rate
     rounds = min(options.rounds, 3)

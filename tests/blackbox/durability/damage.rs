@@ -64,6 +64,18 @@ fn damage(folder: &Path) -> PathBuf {
     panic!("the value of {} is in no segment", key(VICTIM));
 }
 
+/// The node's log says which segment is damaged.
+fn assert_named(cluster: &Cluster, node: usize, path: &Path) {
+    let number = path.file_stem().expect("a name").to_string_lossy();
+    let number = number.trim_start_matches('0');
+    let text = cluster.log_text(node);
+    let line = text.lines().find(|line| line.contains("damaged"));
+    assert!(
+        line.is_some_and(|line| line.contains(&format!("segment {number},"))),
+        "the node does not name segment {number}: {line:?}"
+    );
+}
+
 fn verify(folder: &Path) -> (bool, String) {
     let (status, said) = tool(&["log", "verify"], folder);
     (status.success(), said)
@@ -104,8 +116,7 @@ fn a_node_alone_names_the_damage_and_does_not_serve_it() {
     }
     println!("{refused} of {KEYS} keys are not served");
     assert!((1..KEYS / 10).contains(&refused), "{refused} of {KEYS} keys are not served");
-    let log = cluster.log_text(1);
-    assert!(log.contains(&name), "the node does not name {name}");
+    assert_named(&cluster, 1, &path);
     drop(client);
 
     // Its owner may decide that what is left is better than nothing.
@@ -144,8 +155,7 @@ fn a_damaged_member_never_answers_wrong_and_heals_from_the_others() {
     }
     drop(client);
     cluster.await_all();
-    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-    assert!(cluster.log_text(3).contains(&name), "the node does not name {name}");
+    assert_named(&cluster, 3, &path);
     until("node 3 has got back what it lost", HEALED_WITHIN, || {
         match cluster.client(3).info("quorum", "vnodes_unsettled").expect("INFO").as_str() {
             "0" => Ok(()),

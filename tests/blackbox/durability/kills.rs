@@ -97,24 +97,34 @@ impl Siege {
     /// Every key through every node. A node alone must be right at once.
     fn check(&mut self) {
         let count = self.nodes().len();
+        let within = if count == 1 { Duration::ZERO } else { HEALED_WITHIN };
+        let mut writers = std::mem::take(&mut self.writers);
         for node in 1..=count {
             let mut client = self.cluster.client(node);
-            for writer in &mut self.writers {
-                let within = if count == 1 { Duration::ZERO } else { HEALED_WITHIN };
+            for writer in &mut writers {
                 until(&format!("node {node} holds all"), within, || {
                     let wrong = writer.check(&mut client).inspect_err(|_| {
                         // Replies to the rest of a pipeline may be on their way.
                         client = self.cluster.client(node);
                     })?;
-                    let shown = wrong.iter().take(5).cloned().collect::<Vec<_>>().join("\n");
-                    if wrong.is_empty() {
-                        Ok(())
-                    } else {
-                        Err(format!("{} wrong:\n{shown}", wrong.len()))
-                    }
+                    if wrong.is_empty() { Ok(()) } else { Err(self.complaint(&wrong)) }
                 });
             }
         }
+        self.writers = writers;
+    }
+
+    /// Some of what is wrong, and what every node has to say about the first key of it.
+    fn complaint(&self, wrong: &[String]) -> String {
+        let mut text = format!("{} wrong:\n", wrong.len());
+        wrong.iter().take(5).for_each(|line| text.push_str(&format!("{line}\n")));
+        let key = wrong[0].split(' ').next().expect("a line begins with its key");
+        for node in 1..=self.nodes().len() {
+            let explained = self.cluster.client(node).call(&["KV.EXPLAIN", key]);
+            let explained = explained.map_or_else(|why| why.to_string(), |reply| reply.text());
+            text.push_str(&format!("node {node} of {key}: {}\n", explained.replace('\n', " ")));
+        }
+        text
     }
 
     /// The figures, in the words that `scripts/soak.sh` looks for.

@@ -286,7 +286,7 @@ impl Writer {
         let key = self.key(string);
         let held = &mut self.strings[string];
         let Some(origin) = held.origin(&key, value) else {
-            let shown: String = format!("{value:?}").chars().take(80).collect();
+            let shown: String = value.lines().concat().chars().take(60).collect();
             return Some(format!("{key} holds {shown}, may hold {held:?}"));
         };
         let is_ttl_right = match (origin, ttl) {
@@ -300,7 +300,7 @@ impl Writer {
         if self.judge == Judge::Strict {
             *held = Held { acknowledged: origin, maybe: vec![] };
         }
-        (!is_ttl_right).then(|| format!("{key}: {origin:?} has a PTTL of {ttl:?}"))
+        (!is_ttl_right).then(|| format!("{key} of {origin:?} has a PTTL of {ttl:?}"))
     }
 }
 
