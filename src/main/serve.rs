@@ -82,6 +82,7 @@ async fn serve(settings: &Settings) -> io::Result<()> {
         secret: secret.as_bytes().to_vec(),
         request_timeout_ms: u32::try_from(settings.request_timeout.as_millis()).unwrap_or(u32::MAX),
         accept_damage: settings.accept_damage,
+        segment_size: settings.segment_size,
     };
     let node = Node::new(options, Some(log), Box::new(life.clone()));
     node.set_maxmemory(settings.maxmemory);

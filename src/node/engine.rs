@@ -11,7 +11,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -20,12 +20,11 @@ use parking_lot::Mutex;
 use crate::base::id::VnodeId;
 use crate::base::time::UnixMs;
 use crate::command::flags::{Flag, Flags};
-use crate::storage::life;
-use crate::storage::log::{Fsync, LogError};
-use crate::storage::recovery::{Progress, recover};
+use crate::storage::log::Fsync;
+use crate::storage::recovery::Progress;
 use crate::storage::warming;
 
-use super::damage::Losses;
+use super::upkeep::Upkeep;
 use super::{Node, now};
 
 /// When what was written is made to survive the machine, by Redis's names and in Redis's order.
@@ -170,8 +169,9 @@ pub(super) struct Engine {
     snapshot: Arc<Job>,
     rewrite: Arc<Job>,
     budget: AtomicU64,
-    progress: Progress,
-    loading: AtomicBool,
+    pub(super) progress: Progress,
+    pub(super) loading: AtomicBool,
+    pub(super) upkeep: Upkeep,
 }
 
 impl Engine {
@@ -269,7 +269,7 @@ impl Node {
         }
     }
 
-    fn vnodes(&self) -> impl Iterator<Item = VnodeId> + use<> {
+    pub(super) fn vnodes(&self) -> impl Iterator<Item = VnodeId> + use<> {
         (0..self.routes.vnodes()).map(VnodeId)
     }
 
@@ -322,47 +322,11 @@ impl Node {
         self.engine.loading.load(Ordering::Relaxed)
     }
 
-    /// Reads the log into memory and begins to write it. Takes as long as it takes. Says what may
-    /// be lost of what an earlier process wrote.
-    ///
-    /// # Errors
-    /// The disk fails, or the log is another cluster's or version's. The node must not serve.
-    pub fn load(self: &Arc<Node>, past: life::Past) -> io::Result<Losses> {
-        let Some(log) = &self.log else { return Ok(Losses::default()) };
-        let report = recover(log, &self.keyspace, past, &self.engine.progress)?;
-        for cut in &report.cut {
-            tracing::warn!("a torn tail of the log: {cut}");
-        }
-        let keys: usize = self.vnodes().map(|vnode| self.keyspace.counts(vnode).live).sum();
-        if report.bytes > 0 {
-            let (megabytes, seconds) = (report.bytes / 1_000_000, report.seconds);
-            tracing::info!("recovered {keys} keys from {megabytes} MB of log in {seconds:.1} s");
-        }
-        let keyspace = self.keyspace.clone();
-        log.ask_ceiling_of(move || keyspace.ceiling());
-        log.begin(report.hlc_max)?;
-        self.keyspace.replayed();
-        self.engine.loading.store(false, Ordering::Release);
-        let tail = !past.clean && past.machine_restarted && log.fsync() != Fsync::Always;
-        // What was never here has missed nothing.
-        let away = report.bytes > 0;
-        Ok(Losses { tail, damaged: report.damaged, away })
-    }
-
-    /// Ends the engine: everything is written and durable. `false` if it never began.
-    ///
-    /// # Errors
-    /// Not everything is durable.
-    pub fn close(&self) -> Result<bool, LogError> {
-        let Some(log) = self.log.as_ref().filter(|_| !self.is_loading()) else { return Ok(false) };
-        log.close()?;
-        Ok(true)
-    }
-
     /// Bounds the memory of keys, values and tables together; 0: no limit.
     pub fn set_maxmemory(&self, bytes: u64) {
         self.engine.budget.store(bytes, Ordering::Relaxed);
         self.keyspace.set_budget(bytes);
+        self.engine.upkeep.compaction().set_hints(bytes > 0);
         if !self.is_loading() {
             self.keyspace.make_room(now());
         }
@@ -421,16 +385,6 @@ impl Node {
             turn.end(outcome.is_ok());
         });
         true
-    }
-
-    /// Links what is in the log now into `folder`, from which a node starts. Waits for the disk.
-    fn take_snapshot(&self, _folder: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Compacts every sealed segment. Waits for the disk.
-    fn rewrite_log(&self) -> io::Result<()> {
-        Ok(())
     }
 }
 

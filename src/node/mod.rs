@@ -31,6 +31,7 @@ mod quorum;
 mod routes;
 mod slab;
 mod unsettled;
+mod upkeep;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -53,7 +54,7 @@ use crate::resp::reply::Reply;
 use crate::resp::scanner::Scanner;
 use crate::ring::topology::Topology;
 use crate::storage::keyspace::Keyspace;
-use crate::storage::life::Life;
+use crate::storage::life::{Life, Lived};
 use crate::storage::log::Log;
 
 use batch::{Batch, Origin, PeerIndex};
@@ -89,6 +90,8 @@ pub struct Options {
     pub request_timeout_ms: u32,
     /// Serve vnodes whose log lost records although no replica can restore them.
     pub accept_damage: bool,
+    /// The most that a segment of the log takes, in bytes.
+    pub segment_size: u32,
 }
 
 /// One member as this node sees it.
@@ -163,11 +166,18 @@ impl std::fmt::Debug for Node {
 pub trait BootNote: std::fmt::Debug + Send + Sync + 'static {
     /// Makes `boot` and `start` durable before it returns; an error says why that failed.
     fn note(&self, boot: Boot, start: u32) -> std::io::Result<()>;
+
+    /// What the folder says of this life, for a snapshot of it.
+    fn lived(&self) -> Lived;
 }
 
 impl BootNote for Arc<Life> {
     fn note(&self, boot: Boot, start: u32) -> std::io::Result<()> {
         self.write(boot, start)
+    }
+
+    fn lived(&self) -> Lived {
+        Life::lived(self)
     }
 }
 
@@ -298,6 +308,7 @@ impl Node {
             self.expire_operations(&mut batch);
             self.watch_log();
             self.watch_return();
+            self.count_upkeep();
             // Whoever waits is told by the next deadline.
             let _ = self.conclude(&mut batch).await;
         }

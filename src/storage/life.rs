@@ -154,6 +154,11 @@ impl Life {
         self.layout
     }
 
+    /// What the folder says of it.
+    pub fn lived(&self) -> Lived {
+        self.lived.lock().clone()
+    }
+
     /// Notes that the log has been recovered and is durable as it stands. Until then a machine that
     /// was restarted before this life counts as restarted in the next one too: a recovery that was
     /// cut short must judge torn tails as this one did.
