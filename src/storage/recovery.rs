@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::base::id::VnodeId;
+use crate::base::size::thousands;
 use crate::base::time::{Hlc, UnixMs};
 use crate::base::wire::WireError;
 
@@ -560,18 +561,6 @@ fn of_total(done: u64, total: u64) -> String {
     }
 }
 
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -588,7 +577,5 @@ mod tests {
             "1.2 of 3.4 GB, 2,345,678 keys, 35 %, about 4 s to go"
         );
         assert_eq!(of_total(12, 900), "12 of 900 bytes");
-        let numbers = [0, 7, 999, 1_000, 1_234_567].map(thousands);
-        assert_eq!(numbers, ["0", "7", "999", "1,000", "1,234,567"]);
     }
 }
