@@ -282,8 +282,8 @@ impl Buffer {
     fn roll(&mut self, size: u32) {
         self.bytes.truncate(self.whole);
         let bytes = std::mem::take(&mut self.bytes);
-        self.before = Some(u64::from(self.offset) + self.whole as u64);
         let Buffer { segment, size: full, offset, .. } = *self;
+        self.before = Some(u64::from(offset) + self.whole as u64);
         self.rolled.push(Run { segment, size: full, offset, bytes });
         self.segment += 1;
         self.size = size;
@@ -403,11 +403,11 @@ impl Lane {
         {
             let mut buffer = self.buffer.lock();
             (buffer.segment, buffer.offset) = (number, HEAD_SIZE as u32);
+            buffer.size = self.next_size();
             let files = self.files.read();
             let before = number.checked_sub(1).and_then(|before| files.get(&before));
             buffer.before = before.map(|segment| segment.len);
             buffer.mark = before.map(|_| (number, HEAD_SIZE as u32));
-            buffer.size = self.next_size();
         }
         self.write_out(ground, EVERYTHING, true).map_err(io::Error::other)
     }
