@@ -324,7 +324,7 @@ impl Lane<'_> {
         let mut report = Report::default();
         let views = self.log.segments(self.index());
         let mut plan = Vec::with_capacity(views.len());
-        for SegmentView { number, len, .. } in views {
+        for SegmentView { number, len } in views {
             let head = self.head(number)?;
             plan.push(Planned { number, len, head });
         }
