@@ -66,10 +66,10 @@ class Servers:
     # All that were ever started: whatever happens, none outlives the script.
     live = []
 
-    def __init__(self, name):
+    def __init__(self, name, parent=None):
         Servers.live.append(self)
         self.name = name
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="kvorum-bench-"))
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="kvorum-bench-", dir=parent))
         self.processes = []
         self.ports = []
 
@@ -79,12 +79,12 @@ class Servers:
         self.processes.append(process)
 
     def cpu_seconds(self):
-        """User and system time of all threads of all processes so far."""
+        """User and system time so far: all threads of all processes, and children that ended."""
         ticks = 0
         for process in self.processes:
             stat = pathlib.Path(f"/proc/{process.pid}/stat").read_text()
             fields = stat.rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
+            ticks += sum(int(field) for field in fields[11:15])
         return ticks / TICKS
 
     def rss_bytes(self):
@@ -99,6 +99,11 @@ class Servers:
             process.wait()
         self.processes = []
         shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def stop_all():
+    for servers in Servers.live:
+        servers.stop()
 
 
 def start_redis(replicas=0):
@@ -342,7 +347,7 @@ def progress(row):
     print("  ".join(row), file=sys.stderr, flush=True)
 
 
-def headline(options):
+def headline(options, what="Kvorum and Redis on one machine"):
     git = lambda *args: subprocess.run(["git", *args], capture_output=True, text=True).stdout.strip()
     commit = git("rev-parse", "--short", "HEAD") + (", changed" if git("status", "--porcelain") else "")
     cpu = re.search(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
@@ -350,7 +355,7 @@ def headline(options):
     version = subprocess.run(["redis-server", "--version"], capture_output=True, text=True).stdout
     version = re.search(r"v=(\S+)", version)[1]
     now = datetime.datetime.now(datetime.timezone.utc)
-    return f"""# Kvorum and Redis on one machine
+    return f"""# {what}
 
 | | |
 |---|---|
@@ -384,8 +389,8 @@ def main():
         pathlib.Path(options.output).write_text(text)
 
 
-try:
-    main()
-finally:
-    for servers in Servers.live:
-        servers.stop()
+if __name__ == "__main__":
+    try:
+        main()
+    finally:
+        stop_all()

@@ -34,6 +34,8 @@ pub enum Flag {
     MayReplicate,
     /// Its key arguments may be absent.
     NoMandatoryKeys,
+    /// It is not allowed while another keyspace is being read beside the present one.
+    NoAsyncLoading,
     /// It may not stand in a transaction.
     NoMulti,
     /// Where its keys stand depends on other arguments.
@@ -46,7 +48,7 @@ pub enum Flag {
 }
 
 impl Flag {
-    const REPORTED: [(Flag, &'static str); 17] = [
+    const REPORTED: [(Flag, &'static str); 18] = [
         (Flag::Write, "write"),
         (Flag::Readonly, "readonly"),
         (Flag::Denyoom, "denyoom"),
@@ -61,6 +63,7 @@ impl Flag {
         (Flag::NoAuth, "no_auth"),
         (Flag::MayReplicate, "may_replicate"),
         (Flag::NoMandatoryKeys, "no_mandatory_keys"),
+        (Flag::NoAsyncLoading, "no_async_loading"),
         (Flag::NoMulti, "no_multi"),
         (Flag::Movablekeys, "movablekeys"),
         (Flag::AllowBusy, "allow_busy"),

@@ -1,6 +1,6 @@
 //! How a key is kept: OBJECT, and MEMORY USAGE.
 
-use crate::value::view::{Kind, View};
+use crate::value::view::{Kind, Usage, View};
 
 use super::fault::{Fault, answer};
 use super::number::{integer, is, plain_integer};
@@ -82,18 +82,45 @@ pub fn object_refcount(call: &mut Call<'_, '_>) {
     });
 }
 
-/// `OBJECT IDLETIME key`: seconds since the last access. What a key is cooled by is a bit, not a
-/// clock, so every key that is there counts as just used.
-pub fn object_idletime(call: &mut Call<'_, '_>) {
-    with_key(call, |call, _| {
-        call.reply.integer(0);
+/// Answers null without the key, else what `found` says of its use, which this is none.
+fn with_usage<'a, 'r>(
+    call: &mut Call<'a, 'r>,
+    found: impl FnOnce(&Call<'a, 'r>, Usage) -> Result<i64, Fault<'a>>,
+) {
+    answer(call, |call| {
+        match call.views.usage(call.args[2]) {
+            Some(usage) => {
+                let number = found(call, usage)?;
+                call.reply.integer(number);
+            }
+            None => call.reply.null(),
+        }
         Ok(())
     });
 }
 
-/// `OBJECT FREQ key`: as Redis without an LFU policy.
+/// `OBJECT IDLETIME key`: seconds since the last use that is known. The hand that cools values
+/// leaves a bit, not a clock: a key that was used since the hand last came by counts as just used,
+/// however long ago that was, and any other as used when it was last written.
+pub fn object_idletime(call: &mut Call<'_, '_>) {
+    with_usage(call, |call, usage| {
+        Ok(match usage {
+            Usage::Untracked | Usage::Hot { visited: true, .. } => 0,
+            Usage::Hot { visited: false, written } | Usage::Cold { written } => {
+                (call.now.0.saturating_sub(written.0) / 1_000) as i64
+            }
+        })
+    });
+}
+
+/// `OBJECT FREQ key`: 2 in memory and used lately, 1 in memory, 0 on disk; as Redis without an LFU
+/// policy where nothing is remembered.
 pub fn object_freq(call: &mut Call<'_, '_>) {
-    with_key(call, |_, _| Err(Fault::NoFrequency));
+    with_usage(call, |_, usage| match usage {
+        Usage::Untracked => Err(Fault::NoFrequency),
+        Usage::Hot { visited, .. } => Ok(1 + i64::from(visited)),
+        Usage::Cold { .. } => Ok(0),
+    });
 }
 
 /// `OBJECT HELP`.
@@ -103,9 +130,9 @@ pub fn object_help(call: &mut Call<'_, '_>) {
         "ENCODING <key>",
         "    The form in which Redis would keep the value: int, embstr, raw, ...",
         "FREQ <key>",
-        "    An error: there is no LFU policy here.",
+        "    With maxmemory: 2 in memory and used lately, 1 in memory, 0 on disk. Else an error.",
         "IDLETIME <key>",
-        "    0 if the key is there: the moment of the last use is not kept.",
+        "    0 if the key was used lately, else the seconds since it was last written.",
         "REFCOUNT <key>",
         "    1 if the key is there: values are not shared.",
         "HELP",
@@ -115,7 +142,8 @@ pub fn object_help(call: &mut Call<'_, '_>) {
     LINES.iter().for_each(|line| call.reply.simple(line));
 }
 
-/// `MEMORY USAGE key [SAMPLES count]`: the exact bytes, so nothing is sampled.
+/// `MEMORY USAGE key [SAMPLES count]`: the exact bytes, so nothing is sampled. What is on disk
+/// only takes none, and is not fetched for the answer.
 pub fn memory_usage(call: &mut Call<'_, '_>) {
     answer(call, |call| {
         check_samples(call.args.get(3..).ok_or(Fault::Arity("memory|usage"))?)?;
@@ -138,4 +166,64 @@ fn check_samples<'a>(words: &[&'a [u8]]) -> Result<(), Fault<'a>> {
         }
         _ => Err(Fault::Syntax),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use smallvec::SmallVec;
+
+    use crate::base::time::UnixMs;
+    use crate::resp::reply::{Protocol, Reply};
+    use crate::value::view::{Body, Missing, Views};
+
+    use super::*;
+
+    /// One key whose use is known, and whose value is on disk.
+    struct Known(Usage, Missing);
+
+    impl Views for Known {
+        fn view(&self, key: &[u8]) -> Option<View<'_>> {
+            let body = Body::Cold { raw_len: 100, key: b"k", missing: &self.1 };
+            let view = View { kind: Kind::String, expire_at: None, memory: 48, body };
+            (key == b"k").then_some(view)
+        }
+
+        fn usage(&self, key: &[u8]) -> Option<Usage> {
+            (key == b"k").then_some(self.0)
+        }
+    }
+
+    fn asked(keyed: Keyed, usage: Usage, key: &[u8]) -> String {
+        let (views, mut reply) = (Known(usage, Missing::default()), Reply::new(Protocol::Resp2));
+        let words = [b"OBJECT", &b"X"[..], key];
+        let mut changes = SmallVec::new();
+        let (args, now, random) = (&words[..], UnixMs(90_999), 0);
+        let (seen, out) = (&views, &mut reply);
+        keyed(&mut Call { args, now, random, views: seen, reply: out, changes: &mut changes });
+        assert!(views.1.is_empty(), "nothing is fetched for an answer about the form");
+        String::from_utf8_lossy(&reply.bytes).trim_end().to_owned()
+    }
+
+    #[test]
+    fn use_is_told_as_far_as_it_is_remembered() {
+        let written = UnixMs(60_000);
+        for (usage, idle, freq) in [
+            (Usage::Hot { visited: true, written }, ":0", ":2"),
+            (Usage::Hot { visited: false, written }, ":30", ":1"),
+            (Usage::Cold { written }, ":30", ":0"),
+            (Usage::Untracked, ":0", "-ERR An LFU maxmemory policy is not selected"),
+        ] {
+            assert_eq!(asked(object_idletime, usage, b"k"), idle, "{usage:?}");
+            assert!(asked(object_freq, usage, b"k").starts_with(freq), "{usage:?}");
+            assert_eq!(asked(object_idletime, usage, b"none"), "$-1");
+            assert_eq!(asked(object_freq, usage, b"none"), "$-1");
+        }
+    }
+
+    #[test]
+    fn a_cold_value_is_not_fetched_to_be_described() {
+        let cold = Usage::Cold { written: UnixMs(0) };
+        assert_eq!(asked(memory_usage, cold, b"k"), ":48");
+        assert_eq!(asked(object_encoding, cold, b"k"), "$3\r\nraw");
+    }
 }

@@ -21,26 +21,42 @@ pub struct Row {
     pub help: &'static str,
     /// Whether its value must never be shown.
     pub secret: bool,
+    /// Another name for the same setting, wherever its name may stand.
+    pub alias: Option<&'static str>,
 }
 
 impl Row {
     const fn new(group: &'static str, [name, value, default, help]: [&'static str; 4]) -> Row {
-        Row { name, group, value, default, help, secret: false }
+        Row { name, group, value, default, help, secret: false, alias: None }
     }
 
     const fn secret(self) -> Row {
         Row { secret: true, ..self }
     }
 
+    const fn alias(self, alias: &'static str) -> Row {
+        Row { alias: Some(alias), ..self }
+    }
+
     /// Its environment variable.
     pub fn variable(&self) -> String {
-        format!("KVORUM_{}", self.name.to_uppercase().replace('-', "_"))
+        variable_of(self.name)
     }
+
+    /// Its environment variables: that of its name, then that of its alias.
+    pub fn variables(&self) -> impl Iterator<Item = String> {
+        std::iter::once(self.name).chain(self.alias).map(variable_of)
+    }
+}
+
+fn variable_of(name: &str) -> String {
+    format!("KVORUM_{}", name.to_uppercase().replace('-', "_"))
 }
 
 const NODE: &str = "This node";
 const CLUSTER: &str = "The cluster (the same on every node)";
 const COPIES: &str = "Copies of a key (the same on every node)";
+const STORAGE: &str = "Memory and disk";
 const CLIENTS: &str = "Clients";
 const LOG: &str = "Log and file";
 
@@ -82,6 +98,21 @@ pub static ROWS: &[Row] = &[
     Row::new(COPIES, ["request-timeout-ms", "MS", "2000",
         "How long a command waits for other nodes"]),
 
+    Row::new(STORAGE, ["maxmemory", "SIZE", "0",
+        "The most memory for keys, values and the tables that find them. Beyond it the values that were not used for long stay on disk only; nothing is deleted. 0 means no limit"]),
+    Row::new(STORAGE, ["maxmemory-policy", "POLICY", "noeviction",
+        "Only noeviction: when not even keys fit into memory, writes answer -OOM"]),
+    Row::new(STORAGE, ["appendonly", "yes", "yes",
+        "Only yes: the log is where the data is"]),
+    Row::new(STORAGE, ["appendfsync", "WHEN", "everysec",
+        "When a write survives the loss of the machine: always (before it is acknowledged), everysec, or no (when the system likes). A killed process loses nothing in any case"]).alias("fsync"),
+    Row::new(STORAGE, ["segment-size", "SIZE", "64mb",
+        "The size of the log's files, from 1mb to 1gb"]),
+    Row::new(STORAGE, ["lanes", "COUNT", "half the threads, at least 1",
+        "Logs that are written side by side. Only for a fresh --data-dir: the count stays with it"]),
+    Row::new(STORAGE, ["accept-damage", "yes|no", "no",
+        "Serves vnodes whose log lost records although no replica can restore them"]),
+
     Row::new(CLIENTS, ["requirepass", "PASSWORD", "none",
         "The password that clients must give with AUTH"]).secret(),
     Row::new(CLIENTS, ["maxclients", "COUNT", "10000",
@@ -105,9 +136,9 @@ pub static ROWS: &[Row] = &[
         "A TOML file with settings, each under the name of its flag"]),
 ];
 
-/// The row called `name`.
+/// The row called `name`, or whose alias it is.
 pub fn row(name: &str) -> Option<&'static Row> {
-    ROWS.iter().find(|row| row.name == name)
+    ROWS.iter().find(|row| row.name == name || row.alias == Some(name))
 }
 
 const AFTER: &str = "\
@@ -125,6 +156,7 @@ pub fn server_command() -> Command {
     let arg = |row: &'static Row| {
         Arg::new(row.name)
             .long(row.name)
+            .visible_aliases(row.alias)
             .value_name(row.value)
             .help(format!("{} [default: {}]", row.help, row.default))
             .help_heading(row.group)

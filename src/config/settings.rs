@@ -13,15 +13,17 @@ use tracing_subscriber::EnvFilter;
 
 use crate::base::id::NodeId;
 use crate::base::limits::{QUERY_BUFFER_MAX, REPLICAS_MAX, VALUE_SIZE_MAX, VNODES_MAX};
+use crate::node::engine::{FSYNC_NAMES, fsync_name, fsync_named};
 use crate::ring::contract::{Contract, ContractError};
 use crate::ring::member::Member;
 use crate::ring::slot::{is_vnode_count, vnode_count_for};
 use crate::ring::topology::MEMBERS_MAX;
+use crate::storage::log::Fsync;
 
 use super::row::{ROWS, Row, row};
 use super::secret::Secret;
 use super::source::{ConfigError, Given, Origin, Sources};
-use super::value::{host, member_text, members, name, number, peer_port_of, port, size};
+use super::value::{host, member_text, members, name, number, peer_port_of, port, size, yes_no};
 
 /// How the log is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +63,16 @@ pub struct Settings {
     pub contract: Contract,
     /// How long a command waits for other nodes.
     pub request_timeout: Duration,
+    /// The most bytes for keys, values and tables; 0: no limit.
+    pub maxmemory: u64,
+    /// When what was written is made durable.
+    pub fsync: Fsync,
+    /// Bytes after which a segment of the log is sealed.
+    pub segment_size: u32,
+    /// Lanes of a log that is made; one that is there keeps its own.
+    pub lanes: u16,
+    /// Whether vnodes are served although they lost records for good.
+    pub accept_damage: bool,
     /// The password of clients.
     pub requirepass: Option<Secret>,
     /// The most clients at a time.
@@ -92,13 +104,16 @@ impl Settings {
         let read = Reading { sources };
         let place = Place::read(&read)?;
         let contract = read.contract()?;
+        let threads = read.number("threads", threads(), 1..=1_024)?;
+        read.only("maxmemory-policy", "noeviction", "Kvorum deletes no keys to save memory")?;
+        read.only("appendonly", "yes", "the log is where the data is")?;
         let megabyte = 1 << 20;
         let seconds = |name, default| {
             let seconds = read.number(name, default, 0..=i32::MAX as u64)?;
             Ok((seconds > 0).then_some(Duration::from_secs(seconds)))
         };
         Ok(Settings {
-            threads: read.number("threads", threads(), 1..=1_024)? as usize,
+            threads: threads as usize,
             cluster: read.one("cluster", "kvorum".to_owned(), name)?,
             secret: read.secret()?,
             vnodes: read.one("vnodes", vnode_count_for(place.members.len()), vnode_count)?,
@@ -108,6 +123,11 @@ impl Settings {
                 2_000,
                 1..=600_000,
             )?),
+            maxmemory: read.size("maxmemory", 0, 0..=MEMORY_MAX)? as u64,
+            fsync: read.one("appendfsync", Fsync::Everysec, fsync)?,
+            segment_size: read.size("segment-size", 64 << 20, 1 << 20..=1 << 30)? as u32,
+            lanes: read.number("lanes", (threads / 2).clamp(1, LANES_MAX), 1..=LANES_MAX)? as u16,
+            accept_damage: read.one("accept-damage", false, yes_no)?,
             requirepass: read.text("requirepass").filter(|text| !text.is_empty()).map(Secret::new),
             maxclients: read.number("maxclients", 10_000, 1..=1_000_000)? as usize,
             timeout: seconds("timeout", 0)?,
@@ -196,6 +216,10 @@ impl Settings {
         if self.secret.is_none() && (self.members.len() > 1 || !self.bind.is_loopback()) {
             remarks.push("there is no secret: whoever reaches the peer port is a peer".to_owned());
         }
+        if self.accept_damage {
+            remarks
+                .push("accept-damage: vnodes that lost records are served as they are".to_owned());
+        }
         if self.requirepass.is_none() && !self.bind.is_loopback() {
             remarks.push(format!("whoever reaches {}:{} may use it", self.bind, self.port));
         }
@@ -220,6 +244,13 @@ impl Settings {
             "r" => self.contract.r().to_string(),
             "w" => self.contract.w().to_string(),
             "request-timeout-ms" => self.request_timeout.as_millis().to_string(),
+            "maxmemory" => self.maxmemory.to_string(),
+            "maxmemory-policy" => "noeviction".to_owned(),
+            "appendonly" => "yes".to_owned(),
+            "appendfsync" => fsync_name(self.fsync).to_owned(),
+            "segment-size" => self.segment_size.to_string(),
+            "lanes" => self.lanes.to_string(),
+            "accept-damage" => if self.accept_damage { "yes" } else { "no" }.to_owned(),
             "maxclients" => self.maxclients.to_string(),
             "timeout" => seconds(self.timeout).to_string(),
             "tcp-keepalive" => seconds(self.tcp_keepalive).to_string(),
@@ -237,6 +268,17 @@ impl Settings {
         };
         Some(text.into())
     }
+}
+
+/// The most memory that may be named: beyond any machine's.
+const MEMORY_MAX: u64 = 1 << 50;
+
+/// The most lanes: more than any disk has use for.
+const LANES_MAX: u64 = 64;
+
+fn fsync(text: &str) -> Result<Fsync, String> {
+    let names = FSYNC_NAMES.map(|(name, _)| name).join(", ");
+    fsync_named(text).ok_or_else(|| format!("must be one of {names}"))
 }
 
 /// Threads when nobody says how many.
@@ -278,6 +320,15 @@ impl Reading<'_> {
         value: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, ConfigError> {
         Ok(self.given(name, value)?.unwrap_or(default))
+    }
+
+    /// Refuses everything but `value`, the only one that there is.
+    fn only(&self, name: &str, value: &str, why: &str) -> Result<(), ConfigError> {
+        let check = |text: &str| match text.eq_ignore_ascii_case(value) {
+            true => Ok(()),
+            false => Err(format!("must be {value}: {why}")),
+        };
+        self.one(name, (), check)
     }
 
     fn number(

@@ -143,9 +143,13 @@ impl Sources {
         for row in ROWS {
             if let Some(text) = flags.get_one::<String>(row.name) {
                 sources.add(row, text.clone(), Origin::Flag);
-            } else if let Some(text) = variable(&row.variable()) {
-                let text = text.into_string().map_err(|_| ConfigError::NotText(row.variable()))?;
-                sources.add(row, text, Origin::Environment);
+                continue;
+            }
+            for name in row.variables() {
+                if let Some(text) = variable(&name) {
+                    let text = text.into_string().map_err(|_| ConfigError::NotText(name))?;
+                    sources.add(row, text, Origin::Environment);
+                }
             }
         }
         if let Some(config) = sources.get("config") {

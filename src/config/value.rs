@@ -49,6 +49,15 @@ pub fn size(text: &str, range: RangeInclusive<u64>) -> Result<usize, String> {
     })
 }
 
+/// `yes` or `no`, as Redis writes them.
+pub fn yes_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("must be yes or no".to_owned()),
+    }
+}
+
 /// A size as people write it.
 fn shown(size: u64) -> String {
     match size {

@@ -3,13 +3,15 @@
 use std::io::{self, IsTerminal, Read};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use kvorum::config::settings::{LogFormat, Settings};
 use kvorum::node::{self, Node};
 use kvorum::ring::topology::Topology;
 use kvorum::server::{self, Server};
+use kvorum::storage::disk::RealDisk;
 use kvorum::storage::life::Life;
-use kvorum::storage::log::Layout;
+use kvorum::storage::log::{self, Layout, Log};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -58,7 +60,8 @@ fn colours() -> bool {
     asked || std::io::stderr().is_terminal() && !refused
 }
 
-/// Starts the node, opens the door, and closes both when told to.
+/// Starts the node, opens the door, and closes both when told to. The door is open while the log is
+/// read: clients are told that the node is loading, and how far it is.
 async fn serve(settings: &Settings) -> io::Result<()> {
     let topology = Topology::from_members(
         &settings.cluster,
@@ -69,41 +72,79 @@ async fn serve(settings: &Settings) -> io::Result<()> {
     .map_err(io::Error::other)?;
     let clients = TcpListener::bind(SocketAddr::new(settings.bind, settings.port)).await?;
     let peers = TcpListener::bind(SocketAddr::new(settings.bind, settings.peer_port)).await?;
-    let layout = Layout {
-        vnodes: settings.vnodes,
-        lanes: (settings.threads / 2).clamp(1, usize::from(u16::MAX)) as u16,
-        cluster: topology.id().0,
-    };
-    let life = Life::begin(&settings.data_dir, layout)?;
     let secret = settings.secret.as_ref().map_or("", |secret| secret.reveal());
+    let (life, log) = open_folder(settings, secret)?;
     let options = node::Options {
         node: settings.node,
         boot: life.boot(),
-        // Values live in memory: whatever an earlier life held is gone.
-        forgot: life.is_resumed(),
+        start: life.start(),
         topology,
         secret: secret.as_bytes().to_vec(),
         request_timeout_ms: u32::try_from(settings.request_timeout.as_millis()).unwrap_or(u32::MAX),
+        accept_damage: settings.accept_damage,
+        segment_size: settings.segment_size,
     };
-    let node = Node::new(options, Box::new(life));
-    node.start(peers).await?;
+    let node = Node::new(options, Some(log), Box::new(life.clone()));
+    node.set_maxmemory(settings.maxmemory);
     let server = Server::new(node.clone(), door(settings));
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(server.serve(clients, stopping));
-    let contract = node.topology().contract();
-    tracing::info!(
-        "{} of cluster {} serves clients on {}:{} ({contract})",
-        settings.node,
-        settings.cluster,
-        settings.bind,
-        settings.port,
-    );
-    let why = told_to_stop().await?;
+    let told = told_to_stop()?;
+    tokio::pin!(told);
+    let why = tokio::select! {
+        why = &mut told => why,
+        started = start(&node, &life, peers) => {
+            started?;
+            let contract = node.topology().contract();
+            tracing::info!(
+                "{} of cluster {} serves clients on {}:{} ({contract})",
+                settings.node,
+                settings.cluster,
+                settings.bind,
+                settings.port,
+            );
+            told.await
+        }
+    };
     tracing::info!("stops: {why}");
     stop.send_replace(true);
     let _ = serving.await;
     node.shutdown().await;
-    Ok(())
+    tokio::task::spawn_blocking(move || match node.close() {
+        Ok(true) => life.end_cleanly(),
+        // Told to stop while it was loading: nothing was written, and nothing is known to be whole.
+        Ok(false) => Ok(()),
+        Err(why) => Err(io::Error::other(format!("the log was not closed: {why}"))),
+    })
+    .await
+    .map_err(io::Error::other)?
+}
+
+/// Takes the data folder for this process, and opens the log in it.
+fn open_folder(settings: &Settings, secret: &str) -> io::Result<(Arc<Life>, Arc<Log>)> {
+    let cluster = format!("{}\n{}", settings.cluster, node::hash_seed(secret.as_bytes()).0);
+    let wanted = Layout {
+        vnodes: settings.vnodes,
+        lanes: settings.lanes,
+        cluster: xxhash_rust::xxh3::xxh3_64(cluster.as_bytes()),
+    };
+    let life = Arc::new(Life::begin(&settings.data_dir, wanted)?);
+    let options = log::Options { segment_size: settings.segment_size, fsync: settings.fsync };
+    let folder = settings.data_dir.join("log");
+    let log = Log::open(Arc::new(RealDisk), folder, life.layout(), options)?;
+    Ok((life, log))
+}
+
+/// Reads the log, and begins to talk to the peers.
+async fn start(node: &Arc<Node>, life: &Arc<Life>, peers: TcpListener) -> io::Result<()> {
+    let (loading, of) = (node.clone(), life.clone());
+    let load = move || {
+        let past = loading.load(of.past())?;
+        of.settle()?;
+        Ok::<_, io::Error>(past)
+    };
+    let past = tokio::task::spawn_blocking(load).await.map_err(io::Error::other)??;
+    node.start(peers, &past).await
 }
 
 fn door(settings: &Settings) -> server::Options {
@@ -119,20 +160,24 @@ fn door(settings: &Settings) -> server::Options {
             proto_max_bulk_len: settings.proto_max_bulk_len,
             client_query_buffer_limit: settings.client_query_buffer_limit,
             client_output_buffer_limit: settings.client_output_buffer_limit.unwrap_or(0),
+            maxmemory: settings.maxmemory,
+            fsync: settings.fsync,
         },
     }
 }
 
 /// Waits for Ctrl-C, SIGTERM or, if asked for, the end of standard input. Says which it was.
-async fn told_to_stop() -> std::io::Result<&'static str> {
+fn told_to_stop() -> io::Result<impl Future<Output = &'static str>> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let parent_gone = stdin_ended();
-    tokio::select! {
-        _ = interrupt.recv() => Ok("interrupted"),
-        _ = terminate.recv() => Ok("told to terminate"),
-        Ok(()) = parent_gone => Ok("the parent is gone"),
-    }
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "interrupted",
+            _ = terminate.recv() => "told to terminate",
+            Ok(()) = parent_gone => "the parent is gone",
+        }
+    })
 }
 
 /// Fires at the end of standard input; never if nobody asked for that.

@@ -79,6 +79,10 @@ pub enum Kind {
 pub enum Section {
     /// `# Clients`.
     Clients,
+    /// `# Memory`, after Redis's fields.
+    Memory,
+    /// `# Persistence`, after Redis's fields.
+    Persistence,
     /// `# Stats`, as Redis has it.
     Stats,
     /// What Redis has no word for: quorums, forwarding, repair.
@@ -133,6 +137,20 @@ macro_rules! metrics {
 metrics! {
     Clients {
         Gauge connected_clients: "Clients connected now.",
+    }
+    Memory {
+        Counter cold_reads: "Values fetched from disk because a command asked for them.",
+        Counter cold_reads_waited: "Those of them that the system's cache did not hold.",
+        Counter cold_read_errors: "Those of them that failed.",
+        Counter cooled: "Values that left memory and are on disk only.",
+        Counter warmed: "Values that came back into memory.",
+        Counter oom: "-OOM replies: memory is full and nothing can leave it, nothing done.",
+    }
+    Persistence {
+        Gauge damaged_vnodes: "Vnodes whose log lost records that no replica has restored yet.",
+        Counter log_segments_compacted: "Segments compacted and removed.",
+        Counter log_bytes_moved: "Bytes that compaction wrote again because they were live.",
+        Counter misconf: "-MISCONF replies: the log cannot be written, nothing done.",
     }
     Stats {
         Counter total_connections_received: "Connections accepted.",

@@ -13,10 +13,11 @@ use crate::base::id::VnodeId;
 use crate::base::time::UnixMs;
 use crate::coordinator::tally::Tally;
 use crate::peer::message::{FwdStatus, Message};
+use crate::storage::log::Commit;
 
 use super::gather::Gathering;
 use super::looked::Looked;
-use super::replies::{Replies, ReplyBytes, Wakes};
+use super::replies::{Leaving, Replies, ReplyBytes};
 use super::slab::Ticket;
 
 /// A peer by its place among the members, in the order of their ids.
@@ -114,7 +115,9 @@ pub struct Batch {
     pub(super) outgoing: Vec<Outgoing>,
     pub(super) awaited: Vec<Awaited>,
     pub(super) records: Records,
-    pub(super) wakes: Wakes,
+    pub(super) leaving: Leaving,
+    /// What the log must hold before anything of this leaves.
+    pub(super) commit: Commit,
     pub(super) looked: Looked,
 }
 
@@ -126,7 +129,8 @@ impl Batch {
             outgoing: (0..members).map(|_| Outgoing::default()).collect(),
             awaited: Vec::new(),
             records: Records::default(),
-            wakes: Wakes::default(),
+            leaving: Leaving::default(),
+            commit: Commit::default(),
             looked: Looked::default(),
         }
     }
@@ -143,7 +147,7 @@ impl Batch {
     /// Brings `reply` to whoever asked.
     pub(super) fn settle(&mut self, origin: Origin, status: FwdStatus, reply: ReplyBytes) {
         match origin {
-            Origin::Session { replies, place } => self.wakes.fill(replies, place, reply),
+            Origin::Session { replies, place } => self.leaving.fill(replies, place, reply),
             Origin::Peer { peer, id } => {
                 self.to(peer).send(&Message::FwdReply { id, status, reply: &reply });
             }

@@ -26,6 +26,9 @@ use super::replies::ReplyBytes;
 /// Positions of a scan within a vnode: the upper 16 bits of a key's hash.
 const POSITIONS: u32 = 1 << 16;
 
+/// Keys whose histories are brought into memory together before they are deleted.
+const DELETES_AT_ONCE: usize = 256;
+
 impl Node {
     pub(super) fn execute_everywhere(
         &self,
@@ -224,6 +227,9 @@ impl Node {
         out: &mut Reply,
         origin: impl FnOnce() -> Origin,
     ) -> Outcome {
+        if let Some(refusal) = self.write_refusal(request.spec.flags) {
+            return refuse(out, refusal.to_string());
+        }
         let replicas = vnodes.iter().map(|&vnode| self.routes.replicas(vnode).len()).max();
         let effective = match self.quorum.effective(request.asked, replicas.unwrap_or(1)) {
             Ok(effective) => effective,
@@ -263,6 +269,12 @@ impl Node {
     }
 
     fn flush_vnode(&self, batch: &mut Batch, vnode: VnodeId) {
+        if self.keyspace.counts(vnode).cold > 0 {
+            let keys = self.keyspace.read(vnode, batch.now, |keys| keys.live_keys());
+            for keys in keys.chunks(DELETES_AT_ONCE) {
+                self.warm_for_delete(batch, vnode, keys);
+            }
+        }
         let records = &mut batch.records;
         records.clear();
         let actor = self.actor();
@@ -272,11 +284,14 @@ impl Node {
             }
             for key in vnode.read().live_keys() {
                 // A delete of a single key cannot gather siblings.
-                if vnode.apply(&key, &Change::Delete, actor, &mut records.bytes).is_ok() {
+                if !vnode.lacks(&key, &Change::Delete)
+                    && vnode.apply(&key, &Change::Delete, actor, &mut records.bytes).is_ok()
+                {
                     records.mark();
                 }
             }
         });
+        self.note(batch, vnode);
     }
 
     fn scan(

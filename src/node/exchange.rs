@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::anti_entropy::exchange::{Effect, Exchange, Message, Scope, respond, responds_to};
 use crate::anti_entropy::tree::BucketSet;
@@ -20,6 +20,7 @@ use crate::base::id::VnodeId;
 use crate::coordinator::route::Reach;
 use crate::peer::message::Message as Frame;
 use crate::peer::outbox::Outbox;
+use crate::storage::warming::ColdRecord;
 
 use super::Node;
 use super::batch::PeerIndex;
@@ -29,6 +30,9 @@ const STUCK: Duration = Duration::from_secs(5);
 
 /// Entries wait while this much waits on the link: clients' frames share it.
 const LINK_SHARE_BYTES: usize = 4 << 20;
+
+/// Records read from disk in one go.
+const COLD_AT_ONCE: usize = 256;
 
 /// Buckets gathered under one look at the vnode.
 const BUCKETS_AT_ONCE: usize = 16;
@@ -230,14 +234,19 @@ impl Node {
             }
             let (mut frames, mut entries) = (BytesMut::new(), 0);
             let wanted = |bucket: u8| some.contains(&bucket);
+            let mut batch = self.batch();
             let cold = self.keyspace.read(vnode, super::now(), |keys| {
                 keys.records(wanted, |_, record| {
                     Frame::Put { id: 0, vnode, record }.encode(&mut frames);
                     entries += 1;
                 })
             });
-            for cold in cold {
-                if let Ok(record) = self.keyspace.fetch(vnode, &cold) {
+            self.note(&mut batch, vnode);
+            if self.conclude(&mut batch).await.is_err() {
+                return;
+            }
+            for some in cold.chunks(COLD_AT_ONCE) {
+                for record in self.fetch(vnode, some.to_vec()).await {
                     Frame::Put { id: 0, vnode, record: &record }.encode(&mut frames);
                     entries += 1;
                 }
@@ -247,6 +256,22 @@ impl Node {
                 return;
             }
         }
+    }
+
+    /// Records that are on disk, read by a thread that may wait, without warming them.
+    async fn fetch(&self, vnode: VnodeId, cold: Vec<ColdRecord>) -> Vec<Vec<u8>> {
+        let keyspace = self.keyspace.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let fetch = |record: &ColdRecord| match keyspace.fetch(vnode, record) {
+                Ok(bytes) => Some(bytes),
+                Err(why) => {
+                    warn!(vnode = vnode.0, %why, "a record on disk was left out of an exchange");
+                    None
+                }
+            };
+            cold.iter().filter_map(fetch).collect()
+        });
+        read.await.unwrap_or_default()
     }
 
     fn exchanged(&self, peer: PeerIndex, active: &Active, buckets: u16) {
@@ -264,7 +289,7 @@ impl Node {
         let is_over = recovery.is_over();
         self.metrics.recovering_vnodes.set(recovery.vnodes().count() as u64);
         drop(recovery);
-        if is_over && !was_over {
+        if is_over && !was_over && !self.returning.load(Ordering::Acquire) {
             info!("recovered from peers: this node counts again");
             self.routes.set_reach(self.routes.me(), Reach::Up);
             self.tell_status();

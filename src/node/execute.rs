@@ -9,6 +9,7 @@ use std::sync::Arc;
 use smallvec::{SmallVec, smallvec};
 
 use crate::base::id::VnodeId;
+use crate::base::time::UnixMs;
 use crate::command::flags::Flag;
 use crate::command::spec::{Call, Keyed, Merge, Run, Spec};
 use crate::coordinator::contract::{Effective, Override};
@@ -17,10 +18,12 @@ use crate::coordinator::tally::Tally;
 use crate::peer::message::{FWD_READONLY, FWD_RESP3, FwdStatus, Message};
 use crate::resp::reply::{Protocol, Reply};
 use crate::ring::slot::slot_of;
+use crate::storage::warming::Tier;
 use crate::value::view::Views;
 
 use super::Node;
 use super::batch::{Awaited, Batch, Origin, PeerIndex, Wait, Waiter};
+use super::cold::{Missed, keys_of};
 use super::gather::{Gathering, Rule};
 use super::inflight::Forwarded;
 use super::looked::Counted;
@@ -155,8 +158,10 @@ impl Node {
             return self.coordinate(batch, request, vnode, run, out, origin);
         }
         if request.readonly && self.may_read_here(request, vnode) {
-            self.run_read(batch, request, vnode, run, out);
-            return DONE;
+            let once = |batch: &mut Batch, out: &mut Reply| {
+                self.run_read(batch, request, vnode, run, out).map(|()| DONE)
+            };
+            return self.run_or_park(batch, request, vnode, run, out, origin, once);
         }
         match standing.coordinator {
             Some(peer) => self.forward(batch, request, peer, flags, origin),
@@ -189,30 +194,123 @@ impl Node {
         out: &mut Reply,
         origin: impl FnOnce() -> Origin,
     ) -> Outcome {
+        // Shared by what runs now and what may be parked; only one of them takes it.
+        let origin = std::cell::Cell::new(Some(origin));
+        let take = || origin.take().expect("an origin is asked for once")();
+        let once = |batch: &mut Batch, out: &mut Reply| {
+            self.coordinate_once(batch, request, vnode, run, out, take)
+        };
+        self.run_or_park(batch, request, vnode, run, out, take, once)
+    }
+
+    /// Runs `once`; what it misses is brought into memory and it is run again, or the request is
+    /// parked until that is done.
+    #[expect(clippy::too_many_arguments, reason = "the whole of a request's fate in one call")]
+    fn run_or_park(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        vnode: VnodeId,
+        run: Keyed,
+        out: &mut Reply,
+        origin: impl FnOnce() -> Origin,
+        mut once: impl FnMut(&mut Batch, &mut Reply) -> Result<Outcome, Missed>,
+    ) -> Outcome {
+        if self.must_queue(request) {
+            return self.park(request, vnode, run, Missed::new(), origin());
+        }
+        match self.run_warm(batch, vnode, |batch| once(batch, out)) {
+            Ok(outcome) => outcome,
+            Err(missed) => self.park(request, vnode, run, missed, origin()),
+        }
+    }
+
+    /// Runs a request that was parked, if this node still may.
+    pub(super) fn run_again(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        vnode: VnodeId,
+        run: Keyed,
+        out: &mut Reply,
+        origin: impl FnOnce() -> Origin,
+    ) -> Result<Outcome, Missed> {
+        let me = self.routes.me();
+        let coordinates = self.routes.standing(vnode).coordinator == Some(me);
+        if !coordinates && request.readonly && self.may_read_here(request, vnode) {
+            return self.run_read(batch, request, vnode, run, out).map(|()| DONE);
+        }
+        if !self.routes.holds(vnode, me) || self.routes.reach(me) != Reach::Up {
+            let text = "TRYAGAIN the key's coordinator is changing, nothing was done";
+            return Ok(refuse(out, text));
+        }
+        self.coordinate_once(batch, request, vnode, run, out, origin)
+    }
+
+    /// `Err`: values that are on disk are needed first; nothing was done or written.
+    fn coordinate_once(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        vnode: VnodeId,
+        run: Keyed,
+        out: &mut Reply,
+        origin: impl FnOnce() -> Origin,
+    ) -> Result<Outcome, Missed> {
+        if let Some(refused) = self.cannot_serve(request, vnode, out) {
+            return Ok(refused);
+        }
         let effective = match self.effective(request, vnode) {
             Ok(effective) => effective,
-            Err(refusal) => return refuse(out, refusal.to_string()),
+            Err(refusal) => return Ok(refuse(out, refusal.to_string())),
         };
         let counting = self.routes.standing(vnode).counting;
-        if request.writes() {
-            if let Err(refusal) = admit(counting, effective.write_needs()) {
-                self.metrics.noquorum.bump();
-                return refuse(out, refusal.to_string());
-            }
-            if effective.precheck() > 1 {
-                return self.begin_quorum(batch, request, vnode, run, effective, origin());
-            }
+        let writes = request.writes();
+        let needs = if writes { effective.write_needs() } else { effective.read_needs() };
+        if let Err(refusal) = admit(counting, needs) {
+            self.metrics.noquorum.bump();
+            return Ok(refuse(out, refusal.to_string()));
+        }
+        let asks_others = if writes { effective.precheck() } else { needs } > 1;
+        if asks_others {
+            self.all_warm(request, vnode, batch.now)?;
+            return Ok(self.begin_quorum(batch, request, vnode, run, effective, origin()));
+        }
+        if writes {
             return self.run_write(batch, request, vnode, run, effective, out, origin);
         }
-        if let Err(refusal) = admit(counting, effective.read_needs()) {
-            self.metrics.noquorum.bump();
-            return refuse(out, refusal.to_string());
+        self.run_read(batch, request, vnode, run, out).map(|()| DONE)
+    }
+
+    /// Why this node's engine cannot carry out a request now, if so.
+    fn cannot_serve(
+        &self,
+        request: &Request<'_>,
+        vnode: VnodeId,
+        out: &mut Reply,
+    ) -> Option<Outcome> {
+        if self.damaged.contains(vnode) {
+            let text = format!(
+                "CLUSTERDOWN vnode {} lost records in this node's log and no replica can restore \
+                 them: see `kvorum log verify` and --accept-damage, nothing was done",
+                vnode.0
+            );
+            return Some(self.cluster_down(out, &text));
         }
-        if effective.read_needs() > 1 {
-            return self.begin_quorum(batch, request, vnode, run, effective, origin());
+        if !request.writes() {
+            return None;
         }
-        self.run_read(batch, request, vnode, run, out);
-        DONE
+        let refusal = self.write_refusal(request.spec.flags)?;
+        Some(refuse(out, refusal.to_string()))
+    }
+
+    /// `Err`: the keys whose values are on disk.
+    fn all_warm(&self, request: &Request<'_>, vnode: VnodeId, now: UnixMs) -> Result<(), Missed> {
+        let cold = self.keyspace.read(vnode, now, |keys| {
+            let all = keys_of(request);
+            all.filter(|key| keys.tier(key) == Tier::Cold).map(<[u8]>::to_vec).collect::<Missed>()
+        });
+        if cold.is_empty() { Ok(()) } else { Err(cold) }
     }
 
     /// What the request asks of the replicas, raised where this node may have missed something
@@ -232,6 +330,7 @@ impl Node {
         Ok(effective)
     }
 
+    /// `Err`: what it needs and is on disk; nothing was written.
     pub(super) fn run_read(
         &self,
         batch: &mut Batch,
@@ -239,20 +338,33 @@ impl Node {
         vnode: VnodeId,
         run: Keyed,
         out: &mut Reply,
-    ) {
+    ) -> Result<(), Missed> {
         let (now, random) = (batch.now, batch.random.u64(..));
-        self.keyspace.read(vnode, now, |views| {
+        let mark = out.bytes.len();
+        let missed = self.keyspace.read(vnode, now, |keys| {
             let mut changes = SmallVec::new();
             let args = request.args;
-            let counted = Counted::new(views, batch.looked);
+            let counted = Counted::new(keys, batch.looked);
             let views = &counted;
             run(&mut Call { args, now, random, views, reply: out, changes: &mut changes });
-            batch.looked = counted.looked();
+            let looked = counted.looked();
             debug_assert!(changes.is_empty(), "{} reads", request.spec.name);
+            let missed = keys.missing();
+            if missed.is_empty() {
+                batch.looked = looked;
+            }
+            missed
         });
+        if !missed.is_empty() {
+            out.bytes.truncate(mark);
+            return Err(missed);
+        }
+        self.note(batch, vnode);
+        Ok(())
     }
 
-    /// Runs a command under the vnode's lock and leaves its records in `batch.records`.
+    /// Runs a command under the vnode's lock and leaves its records in `batch.records`. `Err`:
+    /// what it needs and is on disk; nothing was done or written.
     pub(super) fn run_here(
         &self,
         batch: &mut Batch,
@@ -260,17 +372,28 @@ impl Node {
         vnode: VnodeId,
         run: Keyed,
         out: &mut Reply,
-    ) {
+    ) -> Result<(), Missed> {
         let (now, random) = (batch.now, batch.random.u64(..));
         let actor = self.actor();
         let records = &mut batch.records;
         records.clear();
         let mark = out.bytes.len();
-        self.keyspace.write(vnode, now, |keys| {
+        let missed = self.keyspace.write(vnode, now, |keys| {
             let mut changes = SmallVec::new();
             let views: &dyn Views = keys;
             let args = request.args;
             run(&mut Call { args, now, random, views, reply: out, changes: &mut changes });
+            let mut missed = keys.missing();
+            missed.extend(
+                changes
+                    .iter()
+                    .filter(|(key, change)| keys.lacks(key, change))
+                    .map(|(key, _)| key.to_vec()),
+            );
+            if !missed.is_empty() {
+                out.bytes.truncate(mark);
+                return missed;
+            }
             for (key, change) in &changes {
                 match keys.apply(key, change, actor, &mut records.bytes) {
                     Ok(_) => records.mark(),
@@ -281,7 +404,13 @@ impl Node {
                     }
                 }
             }
+            missed
         });
+        if !missed.is_empty() {
+            return Err(missed);
+        }
+        self.note(batch, vnode);
+        Ok(())
     }
 
     #[expect(clippy::too_many_arguments, reason = "the whole of a request's fate in one call")]
@@ -294,20 +423,20 @@ impl Node {
         effective: Effective,
         out: &mut Reply,
         origin: impl FnOnce() -> Origin,
-    ) -> Outcome {
+    ) -> Result<Outcome, Missed> {
         let mark = out.bytes.len();
-        self.run_here(batch, request, vnode, run, out);
+        self.run_here(batch, request, vnode, run, out)?;
         if batch.records.ends.is_empty() {
-            return DONE;
+            return Ok(DONE);
         }
         if effective.w <= 1 {
             self.replicate(batch, vnode, None);
-            return DONE;
+            return Ok(DONE);
         }
         let reply = SmallVec::from_slice(&out.bytes[mark..]);
         out.bytes.truncate(mark);
         self.await_replicas(batch, vnode, effective.w - 1, origin(), reply);
-        Outcome::Pending
+        Ok(Outcome::Pending)
     }
 
     /// Sends the records of the last run to the other replicas; the reply waits for `needed`.

@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use crate::base::id::VnodeId;
+use crate::value::change::Change;
 
 use super::Node;
 use super::batch::Batch;
+use super::cold::Missed;
 
 /// How often a few vnodes are swept.
 const SWEEP: Duration = Duration::from_millis(100);
@@ -27,12 +29,12 @@ impl Node {
         loop {
             sweeps.tick().await;
             self.begin(&mut batch);
-            next = self.sweep(&mut batch, next);
+            next = self.sweep(&mut batch, next).await;
         }
     }
 
     /// Sweeps vnodes from `first` on until enough blocks were looked at; says where to go on.
-    fn sweep(&self, batch: &mut Batch, first: u16) -> u16 {
+    async fn sweep(&self, batch: &mut Batch, first: u16) -> u16 {
         let vnodes = self.routes.vnodes();
         let mut looked = 0;
         for step in 0..vnodes {
@@ -43,16 +45,20 @@ impl Node {
             let coordinates = self.routes.standing(vnode).coordinator == Some(self.routes.me());
             if coordinates && self.keyspace.expiry_due(vnode, batch.now) {
                 looked += self.keyspace.counts(vnode).held;
-                self.collect_expired(batch, vnode);
+                self.collect_expired(batch, vnode).await;
             }
         }
         first
     }
 
-    fn collect_expired(&self, batch: &mut Batch, vnode: VnodeId) {
+    async fn collect_expired(&self, batch: &mut Batch, vnode: VnodeId) {
         let now = batch.now;
         let keys = self.keyspace.read(vnode, now, |keys| keys.expired());
         for keys in keys.chunks(KEYS_MAX) {
+            if self.log.as_ref().is_some_and(|log| log.refusal().is_some()) {
+                return;
+            }
+            self.warm_for_delete(batch, vnode, keys);
             let records = &mut batch.records;
             records.clear();
             let actor = self.actor();
@@ -68,9 +74,23 @@ impl Node {
                     .count()
             });
             self.metrics.expired_keys.add(collected as u64);
+            self.note(batch, vnode);
             self.replicate(batch, vnode, None);
-            self.flush(batch);
+            // What is not held is deleted again after a restart.
+            let _ = self.conclude(batch).await;
         }
         self.keyspace.write(vnode, now, |vnode| vnode.settle_expiry());
+    }
+
+    /// Brings what deletes of `keys` must know of and is on disk.
+    pub(super) fn warm_for_delete(&self, batch: &mut Batch, vnode: VnodeId, keys: &[Vec<u8>]) {
+        // A value that cannot be read stays, and its delete is left out.
+        let _ = self.run_waiting(batch, vnode, |batch| {
+            let lacking: Missed = self.keyspace.write(vnode, batch.now, |held| {
+                let lacks = |key: &&Vec<u8>| held.lacks(key, &Change::Delete);
+                keys.iter().filter(lacks).cloned().collect()
+            });
+            if lacking.is_empty() { Ok(()) } else { Err(lacking) }
+        });
     }
 }

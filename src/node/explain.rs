@@ -7,6 +7,7 @@ use crate::base::id::{NodeId, VnodeId};
 use crate::base::time::Dot;
 use crate::coordinator::route::Reach;
 use crate::ring::slot::slot_of;
+use crate::storage::warming::Tier;
 
 use super::Node;
 use super::batch::{Batch, Origin};
@@ -76,17 +77,30 @@ impl Node {
     }
 
     fn held(&self, vnode: VnodeId, key: &[u8]) -> Held {
-        let (entry, digest) = self
-            .keyspace
-            .read(vnode, super::now(), |keys| (keys.entry(key), keys.state_digest(key)));
+        let mut batch = self.batch();
+        self.begin(&mut batch);
+        let tier = self.keyspace.read(vnode, batch.now, |keys| keys.tier(key));
+        let looked = self.run_waiting(&mut batch, vnode, |batch| {
+            self.keyspace.read(vnode, batch.now, |keys| {
+                let held = (keys.entry(key), keys.state_digest(key));
+                let missed = keys.missing();
+                if missed.is_empty() { Ok(held) } else { Err(missed) }
+            })
+        });
+        let (entry, digest) = looked.unwrap_or_default();
         let Some(entry) = entry else {
-            return Held { context: "D()".to_owned(), tier: "none", digest, ..Held::default() };
+            let tier = if tier == Tier::Cold { "disk, unreadable" } else { "none" };
+            return Held { context: "D()".to_owned(), tier, digest, ..Held::default() };
         };
         Held {
             dot: entry.siblings().map(|(dot, _)| dot).max(),
             context: entry.context().to_string(),
             siblings: entry.siblings().count(),
-            tier: if entry.is_tombstone() { "tombstone" } else { "memory" },
+            tier: match tier {
+                _ if entry.is_tombstone() => "tombstone",
+                Tier::Cold => "disk",
+                _ => "memory",
+            },
             digest,
         }
     }

@@ -1,32 +1,32 @@
 //! What peers say: changes to join, acknowledgements, requests to run, questions to answer.
 
+use std::io::Error;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::BytesMut;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use tracing::{debug, error};
 
 use crate::anti_entropy::exchange as tree;
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
-use crate::base::time::UnixMs;
 use crate::base::wire::{Cursor, Put};
 use crate::command::spec::Run;
 use crate::command::table::named_by;
 use crate::coordinator::contract::Override;
 use crate::coordinator::route::Reach;
 use crate::peer::frame;
-use crate::peer::inbox::Inbox;
+use crate::peer::inbox::{Inbox, Settling};
 use crate::peer::message::{FWD_READONLY, FWD_RESP3, FwdStatus, Message, Verdict};
 use crate::peer::outbox::Outbox;
 use crate::peer::state::DownReason;
 use crate::resp::reply::{Protocol, Reply};
 use crate::resp::scanner::{Limits, Scanner};
-use crate::storage::vnode_write::{Merged, VnodeWrite};
-use crate::storage::warming::{Patience, Warmed};
-use crate::value::record;
+use crate::storage::vnode_write::Merged;
+use crate::value::record::{self, Record};
 
 use super::batch::{Batch, Origin, PeerIndex};
+use super::damage::Losses;
 use super::execute::{FWD_ASKED_R, FWD_ASKED_W, FWD_PART, FWD_VNODES, Outcome, Request, refuse};
 use super::{Node, Reader};
 
@@ -63,15 +63,18 @@ struct Forward<'a> {
 }
 
 impl Inbox for NodeInbox {
-    /// The highest life of the peer that this node has met: one that comes with no higher number
-    /// has forgotten it, and whatever else it knew.
+    /// The highest start and boot of the peer that this node has met, and this node's own start: a
+    /// peer that comes with no higher start has forgotten one, and whatever else it knew.
     fn greeting(&self, to: NodeId) -> Vec<u8> {
+        let node = &self.0;
+        let at = node.routes.index(to).map(|peer| &node.peers[usize::from(peer)]);
+        let seen = |count: fn(&super::Peer) -> &AtomicU32| {
+            at.map_or(0, |peer| count(peer).load(Ordering::Acquire))
+        };
         let mut greeting = Vec::new();
-        let seen =
-            self.0.routes.index(to).map_or(0, |peer| {
-                self.0.peers[usize::from(peer)].boot_seen.load(Ordering::Acquire)
-            });
-        greeting.put_u32(seen);
+        greeting.put_u32(seen(|peer| &peer.start_seen));
+        greeting.put_u32(seen(|peer| &peer.boot_seen));
+        greeting.put_u32(node.start.load(Ordering::Acquire));
         greeting
     }
 
@@ -84,14 +87,22 @@ impl Inbox for NodeInbox {
     ) -> Result<(), String> {
         let node = &self.0;
         let index = node.routes.index(peer).ok_or("not a member")?;
-        let seen = Cursor::new(greeting).u32().map_err(|error| error.to_string())?;
+        let mut cursor = Cursor::new(greeting);
+        let mut read = || cursor.u32().map_err(|error| error.to_string());
+        let (start_seen, boot_seen, start) = (read()?, read()?, read()?);
         let at = &node.peers[usize::from(index)];
-        if !at.met.load(Ordering::Acquire) && seen > 0 && seen >= u32::from(node.boot().0) {
-            node.forgot(seen).map_err(|error| error.to_string())?;
+        let mine = node.start.load(Ordering::Acquire);
+        if !at.met.load(Ordering::Acquire) && start_seen >= mine {
+            node.forgot(start_seen, boot_seen).map_err(|error| error.to_string())?;
         }
+        at.start_seen.fetch_max(start, Ordering::AcqRel);
         at.boot_seen.fetch_max(u32::from(boot.0), Ordering::AcqRel);
-        *at.reader.lock() =
-            Some(Reader { batch: node.batch(), scanner: Scanner::new(), reply: Reply::default() });
+        *at.reader.lock() = Some(Reader {
+            batch: node.batch(),
+            scanner: Scanner::new(),
+            reply: Reply::default(),
+            told_ignoring: node.ignores_changes(),
+        });
         *at.outbox.write() = Some(link.clone());
         // Until it says that it counts, it takes writes only.
         node.routes.set_reach(index, Reach::Recovering);
@@ -117,14 +128,14 @@ impl Inbox for NodeInbox {
         node.begin(&mut batch);
         node.stream_lost(&mut batch, index);
         node.operations_lost(&mut batch, index);
-        node.flush(&mut batch);
+        node.conclude_later(batch);
     }
 
-    fn messages(&self, peer: NodeId, messages: &mut frame::Batch<'_>) {
+    fn messages(&self, peer: NodeId, messages: &mut frame::Batch<'_>) -> Option<Settling> {
         let node = &self.0;
-        let Some(index) = node.routes.index(peer) else { return };
-        let mut reader = node.peers[usize::from(index)].reader.lock();
-        let Some(reader) = reader.as_mut() else { return };
+        let index = node.routes.index(peer)?;
+        let mut seat = node.peers[usize::from(index)].reader.lock();
+        let reader = seat.as_mut()?;
         node.begin(&mut reader.batch);
         let before = messages.reps();
         let mut ahead: SmallVec<[Message<'_>; LOOK_AHEAD]> = SmallVec::new();
@@ -142,9 +153,21 @@ impl Inbox for NodeInbox {
         if messages.reps() > before {
             let upto = messages.reps();
             node.metrics.deltas_received.add(upto - before);
-            reader.batch.to(index).send(&Message::RepAck { upto });
+            if !node.ignores_changes() || reader.told_ignoring {
+                reader.batch.to(index).send(&Message::RepAck { upto });
+            }
         }
-        node.flush(&mut reader.batch);
+        if node.is_held(&reader.batch) {
+            node.flush(&mut reader.batch);
+            return None;
+        }
+        let mut reader = seat.take()?;
+        let node = node.clone();
+        Some(Box::pin(async move {
+            // Those who wait for what is not held are told by their deadlines.
+            let _ = node.conclude(&mut reader.batch).await;
+            *node.peers[usize::from(index)].reader.lock() = Some(reader);
+        }))
     }
 
     fn unreachable(&self, peer: NodeId, reason: &DownReason) {
@@ -159,7 +182,8 @@ impl Inbox for NodeInbox {
 
 impl Node {
     fn status(&self) -> u8 {
-        u8::from(self.routes.reach(self.routes.me()) != Reach::Up)
+        let counts = self.routes.reach(self.routes.me()) == Reach::Up && !self.ignores_changes();
+        u8::from(!counts)
     }
 
     /// Tells every peer whether this node counts.
@@ -172,15 +196,18 @@ impl Node {
 
     /// A peer remembers a life of this node that this node does not: its folder was wiped or
     /// restored. It takes a life nobody has seen and counts in nothing until it has recovered.
-    fn forgot(&self, seen: u32) -> std::io::Result<()> {
-        let boot = Boot(u16::try_from(seen + 1).unwrap_or(u16::MAX));
+    fn forgot(&self, start_seen: u32, boot_seen: u32) -> std::io::Result<()> {
+        let boot = boot_seen.max(u32::from(self.boot().0)) + 1;
+        let boot = Boot(u16::try_from(boot).map_err(|_| Error::other("no boot number is left"))?);
+        let start = start_seen + 1;
         error!(boot = boot.0, "a peer remembers a later life of this node: recovering from peers");
-        self.on_boot.note(boot)?;
+        self.on_boot.note(boot, start)?;
+        self.start.store(start, Ordering::Release);
         self.actor.store(Actor::new(self.options.node, boot).0, Ordering::Release);
         if let Some(links) = self.links.get() {
             links.set_boot(boot);
         }
-        self.begin_recovery();
+        self.begin_recovery(&Losses::everything());
         self.tell_status();
         Ok(())
     }
@@ -223,33 +250,59 @@ impl Node {
 
     /// Joins a peer's record. One that cannot be read is a bug or a broken memory at the other
     /// end: it is said and dropped, and the next exchange will show what is missing.
-    fn join(&self, batch: &Batch, vnode: VnodeId, bytes: &[u8]) {
+    fn join(&self, batch: &mut Batch, vnode: VnodeId, bytes: &[u8]) {
+        if self.ignores_changes() {
+            return;
+        }
         match record::decode(bytes) {
             Ok((key, record)) if record.verify() && vnode.0 < self.routes.vnodes() => {
-                self.merge(batch.now, vnode, key, &record, bytes);
+                self.merge(batch, vnode, key, &record, bytes);
             }
             Ok(_) => error!(vnode = vnode.0, "a peer sent a record that does not verify"),
             Err(reason) => error!(vnode = vnode.0, %reason, "a peer sent an unreadable record"),
         }
     }
 
-    /// Joins a peer's record of `key`, which came as `bytes`, into what this node holds.
+    /// Joins `record`, whose bytes are `bytes`, into what this node holds of `key`.
     pub(super) fn merge(
         &self,
-        now: UnixMs,
+        batch: &mut Batch,
         vnode: VnodeId,
         key: &[u8],
-        record: &record::Record<'_>,
+        record: &Record<'_>,
         bytes: &[u8],
     ) {
-        let merge = |keys: &mut VnodeWrite<'_>| keys.merge(key, record, bytes);
-        while self.keyspace.write(vnode, now, merge) == Merged::Cold {
-            let warmed = self.keyspace.warm(vnode, key, now, Patience::Wait);
-            if let Warmed::Lost(reason) = warmed {
-                error!(vnode = vnode.0, %reason, "a peer's record waits: ours cannot be read");
-                return;
+        let merged = self.run_waiting(batch, vnode, |batch| {
+            let merged =
+                self.keyspace.write(vnode, batch.now, |keys| keys.merge(key, record, bytes));
+            match merged {
+                Merged::Done => Ok(()),
+                Merged::Cold => Err(smallvec![key.to_vec()]),
             }
+        });
+        if let Err(why) = merged {
+            error!(vnode = vnode.0, %why, "a change was not joined: what it changes is on disk");
         }
+        self.note(batch, vnode);
+    }
+
+    /// Appends the record of all that this node holds of `key`; `false` if it never heard of it.
+    pub(super) fn record_of(
+        &self,
+        batch: &mut Batch,
+        vnode: VnodeId,
+        key: &[u8],
+        out: &mut BytesMut,
+    ) -> std::io::Result<bool> {
+        let held = self.run_waiting(batch, vnode, |batch| {
+            self.keyspace.read(vnode, batch.now, |keys| {
+                let held = keys.record(key, out);
+                let missed = keys.missing();
+                if missed.is_empty() { Ok(held) } else { Err(missed) }
+            })
+        });
+        self.note(batch, vnode);
+        held
     }
 
     fn answer_check(
@@ -267,21 +320,23 @@ impl Node {
         {
             Verdict::NotCounting
         } else {
-            let same = self.keyspace.read(vnode, batch.now, |keys| {
-                let same = keys.state_digest(key) == digest;
-                if !same {
-                    keys.record(key, &mut held);
-                }
-                same
-            });
-            if same { Verdict::Same } else { Verdict::Differs(&held) }
+            self.note(batch, vnode);
+            let held_digest = self.keyspace.read(vnode, batch.now, |keys| keys.state_digest(key));
+            // What changes between the two looks is no older than what was asked for.
+            if held_digest == digest {
+                Verdict::Same
+            } else if self.record_of(batch, vnode, key, &mut held).is_ok() {
+                Verdict::Differs(&held)
+            } else {
+                Verdict::NotCounting
+            }
         };
         batch.to(peer).send(&Message::CheckReply { id, verdict });
     }
 
     fn run_forwarded(&self, reader: &mut Reader, peer: PeerIndex, forward: &Forward<'_>) {
         self.metrics.forwarded_here.bump();
-        let Reader { batch, scanner, reply } = reader;
+        let Reader { batch, scanner, reply, .. } = reader;
         reply.bytes.clear();
         reply.protocol =
             if forward.flags & FWD_RESP3 != 0 { Protocol::Resp3 } else { Protocol::Resp2 };

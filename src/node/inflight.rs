@@ -84,7 +84,21 @@ impl Node {
             // What was lost may have settled requests whose replies go to other peers.
             self.flush(batch);
         }
-        batch.wakes.wake();
+        batch.leaving.leave();
+    }
+
+    /// Drops what the batch gathered, because the log does not hold what was done: nobody is told
+    /// anything, and what peers miss comes with the next exchange.
+    pub(super) fn abandon(&self, batch: &mut Batch) {
+        batch.looked.settle(&self.metrics);
+        batch.leaving.abandon();
+        batch.awaited.clear();
+        for peer in 0..batch.outgoing.len() as PeerIndex {
+            let outgoing = std::mem::take(batch.to(peer));
+            if outgoing.reps > 0 {
+                self.missed(peer);
+            }
+        }
     }
 
     /// Appends what leaves for one peer to its link; `false` if that failed.

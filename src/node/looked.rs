@@ -6,7 +6,7 @@
 use std::cell::Cell;
 
 use crate::metrics::counters::Metrics;
-use crate::value::view::{View, Views};
+use crate::value::view::{Usage, View, Views};
 
 /// Lookups that are not in the node's counters yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -54,6 +54,10 @@ impl<V: Views> Views for Counted<'_, V> {
         looked.misses += u64::from(found.is_none());
         self.looked.set(looked);
         found
+    }
+
+    fn usage(&self, key: &[u8]) -> Option<Usage> {
+        self.views.usage(key)
     }
 }
 

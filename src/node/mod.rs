@@ -12,11 +12,15 @@
 //! nothing here awaits while it handles a batch.
 
 pub mod batch;
+pub mod damage;
+pub mod engine;
 pub mod everywhere;
 pub mod execute;
 pub mod explain;
 pub mod replies;
 
+mod cold;
+mod commit;
 mod exchange;
 mod expiry;
 mod gather;
@@ -27,9 +31,10 @@ mod quorum;
 mod routes;
 mod slab;
 mod unsettled;
+mod upkeep;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
@@ -49,9 +54,13 @@ use crate::resp::reply::Reply;
 use crate::resp::scanner::Scanner;
 use crate::ring::topology::Topology;
 use crate::storage::keyspace::Keyspace;
-use crate::storage::life::Life;
+use crate::storage::life::{Life, Lived};
+use crate::storage::log::Log;
 
 use batch::{Batch, Origin, PeerIndex};
+use cold::ColdRequests;
+use damage::{Damaged, Losses};
+use engine::Engine;
 use execute::{Request, Submitted};
 use inflight::{Inflight, Stream};
 use replies::Replies;
@@ -71,14 +80,18 @@ pub struct Options {
     pub node: NodeId,
     /// Its life.
     pub boot: Boot,
-    /// Whether an earlier life may have held what this one does not.
-    pub forgot: bool,
+    /// How often its folder was started on, this time included.
+    pub start: u32,
     /// Who the members are and who holds what.
     pub topology: Topology,
     /// The cluster's shared secret.
     pub secret: Vec<u8>,
     /// How long a request may wait for peers, in milliseconds.
     pub request_timeout_ms: u32,
+    /// Serve vnodes whose log lost records although no replica can restore them.
+    pub accept_damage: bool,
+    /// The most that a segment of the log takes, in bytes.
+    pub segment_size: u32,
 }
 
 /// One member as this node sees it.
@@ -90,6 +103,7 @@ struct Peer {
     /// Whether a link was ever up in this process.
     met: AtomicBool,
     boot_seen: AtomicU32,
+    start_seen: AtomicU32,
     exchange: exchange::Mailbox,
 }
 
@@ -99,6 +113,9 @@ struct Reader {
     batch: Batch,
     scanner: Scanner,
     reply: Reply,
+    /// Whether the peer was told at this link's start that this node counts in nothing because it
+    /// cannot keep changes.
+    told_ignoring: bool,
 }
 
 impl Peer {
@@ -111,10 +128,21 @@ impl Peer {
 pub struct Node {
     options: Options,
     actor: AtomicU32,
+    start: AtomicU32,
     topology: Topology,
     routes: Routes,
     quorum: Quorum,
-    keyspace: Keyspace,
+    keyspace: Arc<Keyspace>,
+    log: Option<Arc<Log>>,
+    cold: ColdRequests,
+    damaged: Damaged,
+    /// Whether the log takes nothing, so that peers' changes are not kept.
+    ignoring: AtomicBool,
+    /// Whether it was away, and is not back among those that count.
+    returning: AtomicBool,
+    /// Whether the peers were heard from, or waited for in vain.
+    greeted: AtomicBool,
+    own: Weak<Node>,
     inflight: Inflight,
     operations: quorum::Operations,
     unsettled: Unsettled,
@@ -124,6 +152,7 @@ pub struct Node {
     /// Takes note of a life that begins while the node runs; durable before it returns.
     on_boot: Box<dyn BootNote>,
     metrics: Metrics,
+    engine: Engine,
     started: UnixMs,
 }
 
@@ -135,14 +164,27 @@ impl std::fmt::Debug for Node {
 
 /// Keeps the number of a node's life where it survives the process.
 pub trait BootNote: std::fmt::Debug + Send + Sync + 'static {
-    /// Makes `boot` durable before it returns; an error says why that failed.
-    fn note(&self, boot: Boot) -> std::io::Result<()>;
+    /// Makes `boot` and `start` durable before it returns; an error says why that failed.
+    fn note(&self, boot: Boot, start: u32) -> std::io::Result<()>;
+
+    /// What the folder says of this life, for a snapshot of it.
+    fn lived(&self) -> Lived;
 }
 
-impl BootNote for Life {
-    fn note(&self, boot: Boot) -> std::io::Result<()> {
-        self.write(boot)
+impl BootNote for Arc<Life> {
+    fn note(&self, boot: Boot, start: u32) -> std::io::Result<()> {
+        self.write(boot, start)
     }
+
+    fn lived(&self) -> Lived {
+        Life::lived(self)
+    }
+}
+
+/// The seed of the cluster's key hashes.
+pub fn hash_seed(secret: &[u8]) -> HashSeed {
+    let seed = blake3::derive_key("kvorum 2026-11 hash seed", secret);
+    HashSeed(u64::from_le_bytes(seed[..8].try_into().expect("eight bytes")))
 }
 
 /// The wall clock.
@@ -152,26 +194,39 @@ pub fn now() -> UnixMs {
 }
 
 impl Node {
-    /// A node that has not begun to talk to its peers.
-    pub fn new(options: Options, on_boot: Box<dyn BootNote>) -> Arc<Node> {
+    /// A node that knows nothing yet and talks to nobody. Without a log it keeps values in memory
+    /// only.
+    pub fn new(options: Options, log: Option<Arc<Log>>, on_boot: Box<dyn BootNote>) -> Arc<Node> {
         let topology = options.topology.clone();
         let routes = Routes::new(&topology, options.node);
         let contract = topology.contract();
         let quorum = Quorum::new(contract.n() as u8, contract.r() as u8, contract.w() as u8)
             .expect("a topology's contract is checked");
-        let seed = blake3::derive_key("kvorum 2026-11 hash seed", &options.secret);
-        let seed = HashSeed(u64::from_le_bytes(seed[..8].try_into().expect("eight bytes")));
-        let keyspace = Keyspace::new(topology.vnodes(), seed);
+        let seed = hash_seed(&options.secret);
+        let has_log = log.is_some();
+        let keyspace = match &log {
+            Some(log) => Keyspace::with_log(topology.vnodes(), seed, log.clone()),
+            None => Keyspace::new(topology.vnodes(), seed),
+        };
+        let keyspace = Arc::new(keyspace);
         let me = routes.me();
         for v in 0..topology.vnodes() {
             let vnode = VnodeId(v);
             let replicas = routes.replicas(vnode);
             keyspace.set_sole(vnode, replicas.len() == 1 && replicas.contains(&me));
         }
-        let node = Node {
+        Arc::new_cyclic(|own| Node {
             actor: AtomicU32::new(Actor::new(options.node, options.boot).0),
+            start: AtomicU32::new(options.start),
             quorum,
             keyspace,
+            log,
+            cold: ColdRequests::default(),
+            damaged: Damaged::new(topology.vnodes()),
+            ignoring: AtomicBool::new(false),
+            returning: AtomicBool::new(false),
+            greeted: AtomicBool::new(false),
+            own: own.clone(),
             inflight: Inflight::default(),
             operations: quorum::Operations::default(),
             unsettled: Unsettled::new(topology.vnodes()),
@@ -180,24 +235,27 @@ impl Node {
             links: OnceLock::new(),
             on_boot,
             metrics: Metrics::default(),
+            engine: Engine::new(has_log),
             started: now(),
             routes,
             topology,
             options,
-        };
-        if node.options.forgot {
-            node.begin_recovery();
-        } else {
-            node.routes.set_reach(me, Reach::Up);
-        }
-        Arc::new(node)
+        })
     }
 
     /// Begins to talk to the peers, and returns when they were heard from or do not answer.
+    /// `losses`: what this node may have lost since it last ran.
     ///
     /// # Errors
     /// The system gives no randomness. Nothing was started.
-    pub async fn start(self: &Arc<Node>, peer_listener: TcpListener) -> std::io::Result<()> {
+    pub async fn start(
+        self: &Arc<Node>,
+        peer_listener: TcpListener,
+        losses: &Losses,
+    ) -> std::io::Result<()> {
+        self.note_damage(losses);
+        self.returning.store(losses.away, Ordering::Release);
+        self.begin_recovery(losses);
         let members = self.topology.members().iter();
         let addresses = members.map(|m| (m.node, format!("{}:{}", m.host, m.peer_port))).collect();
         let options = peer::options::Options::new(
@@ -216,6 +274,8 @@ impl Node {
         let expiring = self.clone();
         tokio::spawn(async move { expiring.expire_always().await });
         self.hear_from_peers().await;
+        self.greeted.store(true, Ordering::Release);
+        self.watch_return();
         Ok(())
     }
 
@@ -246,7 +306,11 @@ impl Node {
             self.begin(&mut batch);
             self.expire_inflight(&mut batch);
             self.expire_operations(&mut batch);
-            self.flush(&mut batch);
+            self.watch_log();
+            self.watch_return();
+            self.count_upkeep();
+            // Whoever waits is told by the next deadline.
+            let _ = self.conclude(&mut batch).await;
         }
     }
 
@@ -291,10 +355,11 @@ impl Node {
         Actor(self.actor.load(Ordering::Acquire))
     }
 
-    fn begin_recovery(&self) {
+    /// Vnodes of which something may be lost count in nothing until peers have restored them.
+    fn begin_recovery(&self, losses: &Losses) {
         let me = self.routes.me();
         let mut recovery = self.recovery.lock();
-        for vnode in self.held_vnodes() {
+        for vnode in self.held_vnodes().filter(|&vnode| losses.concerns(vnode)) {
             let others = self.routes.replicas(vnode).iter().filter(|&&peer| peer != me);
             let others: Vec<NodeId> = others.map(|&peer| self.routes.node(peer)).collect();
             recovery.begin(vnode, &others, self.quorum.w);
@@ -302,7 +367,8 @@ impl Node {
         let over = recovery.is_over();
         self.metrics.recovering_vnodes.set(recovery.vnodes().count() as u64);
         drop(recovery);
-        self.routes.set_reach(me, if over { Reach::Up } else { Reach::Recovering });
+        let counts = over && !self.returning.load(Ordering::Acquire);
+        self.routes.set_reach(me, if counts { Reach::Up } else { Reach::Recovering });
     }
 
     fn held_vnodes(&self) -> impl Iterator<Item = VnodeId> + '_ {
@@ -326,7 +392,7 @@ impl Node {
     }
 
     /// The keys of this node.
-    pub fn keyspace(&self) -> &Keyspace {
+    pub fn keyspace(&self) -> &Arc<Keyspace> {
         &self.keyspace
     }
 

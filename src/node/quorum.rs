@@ -25,6 +25,7 @@ use crate::value::record;
 
 use super::Node;
 use super::batch::{Batch, Origin, PeerIndex, Waiter};
+use super::cold::Missed;
 use super::execute::Request;
 use super::looked::Counted;
 use super::replies::ReplyBytes;
@@ -92,6 +93,12 @@ enum Event {
     Lost(NodeId),
     Acknowledged(NodeId),
     Deadline,
+}
+
+/// A value that this node holds on disk and cannot read.
+fn unreadable(out: &mut Reply, why: &std::io::Error) {
+    out.bytes.clear();
+    out.error(format!("ERR the value is on disk and cannot be read: {why}"));
 }
 
 impl Machine {
@@ -260,34 +267,55 @@ impl Node {
 
     /// Takes the operation's keys as they are now: their digests, and for a read its reply.
     fn look_again(&self, batch: &mut Batch, operation: &mut Operation) {
-        let (vnode, run) = (operation.vnode, operation.run);
+        let vnode = operation.vnode;
         if matches!(operation.machine, Machine::Read(_)) {
             let mut out = Reply::new(operation.protocol);
-            // Read and digest under one lock, or a write between them would go unconfirmed.
-            let (now, random) = (batch.now, batch.random.u64(..));
-            let digests = operation.with_request(|request| {
-                self.keyspace.read(vnode, now, |keys| {
-                    let mut changes = SmallVec::new();
-                    let args = request.args;
-                    let reply = &mut out;
-                    let counted = Counted::new(keys, batch.looked);
-                    run(&mut crate::command::spec::Call {
-                        args,
-                        now,
-                        random,
-                        views: &counted,
-                        reply,
-                        changes: &mut changes,
-                    });
-                    batch.looked = counted.looked();
-                    operation.each_key().map(|key| keys.state_digest(operation.key(key))).collect()
-                })
+            let looked = operation.with_request(|request| {
+                let mut look = |batch: &mut Batch| self.look(batch, request, operation, &mut out);
+                self.run_waiting(batch, vnode, &mut look)
             });
-            operation.digests = digests;
+            match looked {
+                Ok(digests) => operation.digests = digests,
+                Err(why) => unreadable(&mut out, &why),
+            }
             operation.reply = ReplyBytes::from_slice(&out.bytes);
         } else {
             operation.digests = self.digests(batch.now, operation);
         }
+    }
+
+    /// Reads and takes the digests under one lock, or a write between them would go unconfirmed.
+    fn look(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        operation: &Operation,
+        out: &mut Reply,
+    ) -> Result<SmallVec<[Digest; 2]>, Missed> {
+        let (now, random) = (batch.now, batch.random.u64(..));
+        out.bytes.clear();
+        let digests = self.keyspace.read(operation.vnode, now, |keys| {
+            let mut changes = SmallVec::new();
+            let args = request.args;
+            let counted = Counted::new(keys, batch.looked);
+            (operation.run)(&mut crate::command::spec::Call {
+                args,
+                now,
+                random,
+                views: &counted,
+                reply: out,
+                changes: &mut changes,
+            });
+            let looked = counted.looked();
+            let missed = keys.missing();
+            if !missed.is_empty() {
+                return Err(missed);
+            }
+            batch.looked = looked;
+            Ok(operation.each_key().map(|key| keys.state_digest(operation.key(key))).collect())
+        })?;
+        self.note(batch, operation.vnode);
+        Ok(digests)
     }
 
     fn digests(&self, now: UnixMs, operation: &Operation) -> SmallVec<[Digest; 2]> {
@@ -377,9 +405,9 @@ impl Node {
         operation.answers(peer).missing = operation.keys.len() as u32;
         for key in operation.each_key() {
             let mut record = BytesMut::new();
-            let held = self.keyspace.read(operation.vnode, batch.now, |keys| {
-                keys.record(operation.key(key), &mut record)
-            });
+            let held = self.record_of(batch, operation.vnode, operation.key(key), &mut record);
+            // What cannot be read here cannot be brought there.
+            let held = held.unwrap_or(false);
             let revision = Some(revision);
             let id = self.ask(Asked { operation: ticket, key, peer, revision });
             if held {
@@ -399,7 +427,14 @@ impl Node {
         let mut out = Reply::new(operation.protocol);
         let now = batch.now;
         let before = self.digests(now, operation);
-        operation.with_request(|request| self.run_here(batch, request, vnode, run, &mut out));
+        let ran = operation.with_request(|request| {
+            let mut once = |batch: &mut Batch| self.run_here(batch, request, vnode, run, &mut out);
+            self.run_waiting(batch, vnode, &mut once)
+        });
+        if let Err(why) = ran {
+            batch.records.clear();
+            unreadable(&mut out, &why);
+        }
         operation.reply = ReplyBytes::from_slice(&out.bytes);
         if !batch.records.ends.is_empty() {
             self.replicate(batch, vnode, Some(Waiter::Quorum(ticket)));
@@ -486,8 +521,8 @@ impl Node {
     ) {
         if !bytes.is_empty() {
             match record::decode(bytes) {
-                Ok((named, record)) if named == operation.key(key) && record.verify() => {
-                    self.merge(batch.now, operation.vnode, named, &record, bytes);
+                Ok((_, record)) if record.verify() => {
+                    self.merge(batch, operation.vnode, operation.key(key), &record, bytes);
                 }
                 _ => error!("a peer answered a check with an unreadable record"),
             }

@@ -99,21 +99,31 @@ impl Replies {
     }
 }
 
-/// Connections to wake at the end of a batch: once each, whatever number of replies came.
+/// Replies that leave at the end of a batch: not before the log holds what they tell of.
 #[derive(Debug, Default)]
-pub(super) struct Wakes(Vec<Arc<Replies>>);
+pub(super) struct Leaving(Vec<(Arc<Replies>, u64, ReplyBytes)>);
 
-impl Wakes {
+impl Leaving {
     pub(super) fn fill(&mut self, replies: Arc<Replies>, place: u64, reply: ReplyBytes) {
-        if replies.fill(place, reply) {
-            self.0.push(replies);
+        self.0.push((replies, place, reply));
+    }
+
+    /// Fills the places, and wakes each connection whose turn it is.
+    pub(super) fn leave(&mut self) {
+        let mut wakes: SmallVec<[Arc<Replies>; 16]> = SmallVec::new();
+        for (replies, place, reply) in self.0.drain(..) {
+            if replies.fill(place, reply) {
+                wakes.push(replies);
+            }
+        }
+        for replies in wakes {
+            replies.wake();
         }
     }
 
-    pub(super) fn wake(&mut self) {
-        for replies in self.0.drain(..) {
-            replies.wake();
-        }
+    /// Nobody will hear any of it.
+    pub(super) fn abandon(&mut self) {
+        self.0.clear();
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the node gives to the peer room: who is told when links come, speak and go.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::base::id::{Boot, NodeId};
@@ -7,6 +8,9 @@ use crate::base::id::{Boot, NodeId};
 use super::frame::Batch;
 use super::outbox::Outbox;
 use super::state::DownReason;
+
+/// What must be waited for before a link reads on: that what it brought is safe.
+pub type Settling = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The node's side of all links.
 ///
@@ -32,8 +36,8 @@ pub trait Inbox: Send + Sync + 'static {
     fn link_down(&self, peer: NodeId, reason: &DownReason);
 
     /// One read's messages, on the link's reader task: answers belong into one append. What is
-    /// left in `batch` is dropped.
-    fn messages(&self, peer: NodeId, batch: &mut Batch<'_>);
+    /// left in `batch` is dropped. The link reads on when what is returned is done.
+    fn messages(&self, peer: NodeId, batch: &mut Batch<'_>) -> Option<Settling>;
 
     /// An attempt to dial `peer` failed; `DownReason::ConnectionRefused` says at once that its
     /// process is gone. Only the node with the lower id dials.

@@ -16,7 +16,7 @@ use crate::base::id::NodeId;
 
 use super::counters::Counters;
 use super::frame::{self, Batch};
-use super::inbox::Inbox;
+use super::inbox::{Inbox, Settling};
 use super::message::Message;
 use super::outbox::Outbox;
 use super::state::DownReason;
@@ -80,7 +80,15 @@ impl Reader<'_> {
                 Err(error) => return DownReason::Broken(error.kind()),
             }
             match self.deliver(&mut buffer, reps, begun) {
-                Ok(upto) => reps = upto,
+                Ok(Delivered { reps: upto, settling, fault }) => {
+                    reps = upto;
+                    if let Some(settling) = settling {
+                        settling.await;
+                    }
+                    if let Some(fault) = fault {
+                        return fault;
+                    }
+                }
                 Err(reason) => return reason,
             }
         }
@@ -92,19 +100,25 @@ impl Reader<'_> {
     }
 
     /// Hands over what is whole and makes room for what is missing.
-    fn deliver(&self, buffer: &mut BytesMut, reps: u64, begun: Instant) -> Result<u64, DownReason> {
+    fn deliver(
+        &self,
+        buffer: &mut BytesMut,
+        reps: u64,
+        begun: Instant,
+    ) -> Result<Delivered, DownReason> {
         let found = frame::scan(buffer, self.frame_size_max).map_err(DownReason::Malformed)?;
         if found.whole == 0 {
             make_room(buffer, found.missing);
-            return Ok(reps);
+            return Ok(Delivered { reps, settling: None, fault: None });
         }
         let mut batch = Batch::of_envelopes(&buffer[..found.whole], reps, self.frame_size_max);
-        self.inbox.messages(self.peer, &mut batch);
+        let settling = self.inbox.messages(self.peer, &mut batch);
         // What the inbox left counts all the same, or the two ends' numbers would part.
         batch.by_ref().for_each(drop);
         self.counters.frames_in.add(batch.count);
         if let Some(fault) = batch.fault {
-            return Err(DownReason::Malformed(fault));
+            let fault = Some(DownReason::Malformed(fault));
+            return Ok(Delivered { reps, settling, fault });
         }
         if let Some(moment) = batch.pong {
             let now = begun.elapsed().as_micros() as u64;
@@ -117,8 +131,18 @@ impl Reader<'_> {
         }
         consume(buffer, found.whole);
         make_room(buffer, found.missing);
-        Ok(reps)
+        Ok(Delivered { reps, settling, fault: None })
     }
+}
+
+/// What became of one read.
+struct Delivered {
+    /// Changes handed over since the link began.
+    reps: u64,
+    /// To be waited for before anything else.
+    settling: Option<Settling>,
+    /// What ends the link after that.
+    fault: Option<DownReason>,
 }
 
 fn consume(buffer: &mut BytesMut, whole: usize) {

@@ -11,6 +11,7 @@ use crate::base::id::VnodeId;
 use crate::base::wire::Put;
 use crate::peer::frame::{self, Batch};
 use crate::peer::hello::Refusal;
+use crate::peer::inbox::Settling;
 use crate::peer::message::Message;
 use crate::peer::outbox::OutboxError;
 
@@ -61,7 +62,7 @@ impl Inbox for Diary {
         self.told.lock().push(Told::Down(peer, reason.clone()));
     }
 
-    fn messages(&self, peer: NodeId, batch: &mut Batch<'_>) {
+    fn messages(&self, peer: NodeId, batch: &mut Batch<'_>) -> Option<Settling> {
         drop(self.busy.lock());
         self.batches.add(1);
         let before = batch.reps();
@@ -79,6 +80,7 @@ impl Inbox for Diary {
             let outbox = Arc::clone(&self.outboxes.lock()[&peer]);
             let _ = outbox.send(&Message::RepAck { upto });
         }
+        None
     }
 
     fn unreachable(&self, peer: NodeId, reason: &DownReason) {

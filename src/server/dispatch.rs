@@ -13,7 +13,7 @@ use crate::ring::slot::slot_of;
 
 use super::Server;
 use super::session::{Session, Talk};
-use super::{cluster, connection, info, kv, settings};
+use super::{cluster, connection, info, kv, saving, settings};
 
 impl Session {
     /// Runs one request. Its reply is in `out`, or in the connection's ring, now or later.
@@ -59,6 +59,9 @@ impl Session {
         if !self.is_admitted() && !spec.flags.has(Flag::NoAuth) {
             return out.error("NOAUTH Authentication required.");
         }
+        if server.node.is_loading() && !spec.flags.has(Flag::Loading) {
+            return out.error("LOADING Redis is loading the dataset in memory");
+        }
         if let Ok(places) = spec.keys_of(args)
             && places.into_iter().any(|place| args[place].len() > KEY_SIZE_MAX)
         {
@@ -98,6 +101,9 @@ impl Session {
                 cluster::run(server, self, spec, args, out);
             }
             "info" | "time" => info::run(server, spec, args, out),
+            "bgsave" | "save" | "lastsave" | "bgrewriteaof" => {
+                saving::run(server, self, spec, args, out);
+            }
             "config" => settings::run(server, self, spec, args, out),
             "kv.quorum" | "kv.explain" => kv::run(server, self, spec, args, out),
             _ => connection::run(server, self, spec, args, out),

@@ -7,9 +7,11 @@ use std::fmt::{Display, Write};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::base::id::VnodeId;
+use crate::base::time::UnixMs;
 use crate::command::spec::Spec;
 use crate::coordinator::route::Reach;
 use crate::metrics::counters::Section as Counted;
+use crate::node::engine::{Loading, Work, fsync_name};
 use crate::peer::state::LinkState;
 use crate::resp::reply::Reply;
 use crate::storage::keyspace::VnodeCounts;
@@ -93,6 +95,23 @@ impl Text {
         self.row(&format!("{name}_human"), human(bytes));
     }
 
+    /// How far the log has been read, in Redis's words.
+    fn progress(&mut self, loading: &Loading, now: UnixMs) {
+        let Loading { done, total, started } = *loading;
+        let elapsed_s = now.0.saturating_sub(started.0) as f64 / 1_000.0;
+        // As Redis: what is left takes as long as what is done took; 1 while nothing is known.
+        let eta_s = match done {
+            0 => 1.0,
+            done => elapsed_s * total.saturating_sub(done) as f64 / done as f64,
+        };
+        self.row("loading_start_time", started.0 / 1_000);
+        self.row("loading_total_bytes", total);
+        self.row("loading_loaded_bytes", done);
+        let share = done as f64 * 100.0 / total.max(1) as f64;
+        self.row("loading_loaded_perc", format_args!("{share:.2}"));
+        self.row("loading_eta_seconds", eta_s as u64);
+    }
+
     fn counters(&mut self, server: &Server, section: Counted) {
         for row in server.node.metrics().rows().iter().filter(|row| row.section == section) {
             self.row(row.name, row.value);
@@ -154,27 +173,96 @@ fn about_clients(server: &Server, text: &mut Text) {
 }
 
 fn about_memory(server: &Server, text: &mut Text) {
-    let keyspace = server.node.keyspace();
-    let (blocks, tables) = (keyspace.memory() as u64, keyspace.table_memory() as u64);
-    text.size("used_memory", blocks + tables);
-    text.size("used_memory_rss", process::resident());
+    let memory = server.node.memory();
+    let resident = process::resident();
+    text.size("used_memory", memory.used);
+    text.size("used_memory_rss", resident);
     text.size("used_memory_rss_peak", process::resident_peak());
-    text.row("used_memory_dataset", blocks);
-    text.row("used_memory_overhead", tables);
+    text.size("used_memory_peak", memory.peak);
+    text.row("used_memory_peak_perc", percent(memory.used, memory.peak));
+    text.row("used_memory_overhead", memory.tables);
+    text.row("used_memory_dataset", memory.blocks);
+    text.row("used_memory_dataset_perc", percent(memory.blocks, memory.used));
     text.size("total_system_memory", process::machine_memory());
-    text.size("maxmemory", 0);
+    text.size("maxmemory", memory.budget);
     text.row("maxmemory_policy", "noeviction");
+    text.row("mem_fragmentation_ratio", ratio(resident, memory.used));
+    text.row("mem_fragmentation_bytes", resident as i64 - memory.used as i64);
+    text.row("mem_aof_buffer", server.node.persistence().pending_bytes);
     text.row("mem_allocator", "jemalloc");
+    text.row("hot_keys", memory.hot_keys);
+    text.row("cold_keys", memory.cold_keys);
+    text.counters(server, Counted::Memory);
 }
 
-/// What dashboards and clients ask before they trust a node.
-fn about_persistence(_: &Server, text: &mut Text) {
-    text.row("loading", 0);
+/// Without data nothing is in fragments.
+fn ratio(resident: u64, used: u64) -> String {
+    match used {
+        0 => "0.00".to_owned(),
+        used => format!("{:.2}", resident as f64 / used as f64),
+    }
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    format!("{:.2}%", part as f64 * 100.0 / whole.max(1) as f64)
+}
+
+/// What dashboards and clients ask before they trust a node. Redis's `aof_` fields tell of the
+/// log, its `rdb_` fields of snapshots.
+fn about_persistence(server: &Server, text: &mut Text) {
+    let node = &server.node;
+    let (now, log) = (crate::node::now(), node.persistence());
+    text.row("loading", u8::from(log.loading.is_some()));
     text.row("async_loading", 0);
-    text.row("rdb_bgsave_in_progress", 0);
-    text.row("rdb_last_bgsave_status", "ok");
-    text.row("aof_enabled", 0);
-    text.row("aof_rewrite_in_progress", 0);
+    text.row("rdb_bgsave_in_progress", u8::from(log.snapshot.since.is_some()));
+    text.row("rdb_last_save_time", node.last_save().0 / 1_000);
+    text.row("rdb_last_bgsave_status", status(log.snapshot.last.is_none_or(|(_, good)| good)));
+    text.row("rdb_last_bgsave_time_sec", last_seconds(&log.snapshot));
+    text.row("rdb_current_bgsave_time_sec", seconds_under_way(&log.snapshot, now));
+    text.row("rdb_saves", log.snapshot.done);
+    text.row("aof_enabled", 1);
+    text.row("aof_rewrite_in_progress", u8::from(log.rewrite.since.is_some()));
+    text.row("aof_rewrite_scheduled", 0);
+    text.row("aof_last_rewrite_time_sec", last_seconds(&log.rewrite));
+    text.row("aof_current_rewrite_time_sec", seconds_under_way(&log.rewrite, now));
+    text.row("aof_last_bgrewrite_status", status(log.rewrite.last.is_none_or(|(_, good)| good)));
+    text.row("aof_rewrites", log.rewrite.done);
+    let error = log.last_write_error.as_ref().or(log.last_sync_error.as_ref());
+    text.row("aof_last_write_status", status(error.is_none()));
+    text.row("aof_current_size", log.log_bytes);
+    text.row("aof_buffer_length", log.pending_bytes);
+    text.row("aof_pending_bio_fsync", log.syncs);
+    text.row("aof_delayed_fsync", log.syncs_delayed);
+    text.row("log_fsync", fsync_name(log.fsync));
+    text.row("log_lanes", log.lanes);
+    text.row("log_segments", log.segments);
+    text.row("log_live_bytes", log.live_bytes);
+    text.row("log_unsynced_bytes", log.unsynced_bytes);
+    for (name, why) in [
+        ("log_last_write_error", &log.last_write_error),
+        ("log_last_fsync_error", &log.last_sync_error),
+    ] {
+        // A line end would begin a field of its own.
+        text.row(name, why.as_deref().unwrap_or_default().replace(['\r', '\n'], " "));
+    }
+    text.counters(server, Counted::Persistence);
+    if let Some(loading) = &log.loading {
+        text.progress(loading, now);
+    }
+}
+
+fn status(good: bool) -> &'static str {
+    if good { "ok" } else { "err" }
+}
+
+/// Whole seconds that the last job of its kind took; -1: there was none.
+fn last_seconds(work: &Work) -> i64 {
+    work.last.map_or(-1, |(ms, _)| (ms / 1_000) as i64)
+}
+
+/// Whole seconds since a job began; -1: none is under way.
+fn seconds_under_way(work: &Work, now: UnixMs) -> i64 {
+    work.since.map_or(-1, |since| (now.0.saturating_sub(since.0) / 1_000) as i64)
 }
 
 fn about_replication(server: &Server, text: &mut Text) {
@@ -293,6 +381,29 @@ mod tests {
         assert!(is_asked("CPU", &[]) && is_asked("CPU", &[b"cpu"]));
         assert!(is_asked("CPU", &[b"foo", b"ALL"]) && is_asked("CPU", &[b"Everything"]));
         assert!(!is_asked("CPU", &[b"server", b"foo"]));
+    }
+
+    #[test]
+    fn progress_is_told_in_the_words_of_redis() {
+        let loading = Loading { done: 250, total: 1_000, started: UnixMs(7_000) };
+        let mut text = Text::default();
+        text.progress(&loading, UnixMs(9_500));
+        assert_eq!(
+            text.0,
+            "loading_start_time:7\r\nloading_total_bytes:1000\r\nloading_loaded_bytes:250\r\n\
+             loading_loaded_perc:25.00\r\nloading_eta_seconds:7\r\n"
+        );
+        let mut text = Text::default();
+        text.progress(&Loading { done: 0, total: 0, started: UnixMs(0) }, UnixMs(0));
+        assert!(text.0.ends_with("loading_loaded_perc:0.00\r\nloading_eta_seconds:1\r\n"));
+    }
+
+    #[test]
+    fn jobs_are_told_in_whole_seconds() {
+        let none = Work::default();
+        assert_eq!((last_seconds(&none), seconds_under_way(&none, UnixMs(9))), (-1, -1));
+        let some = Work { since: Some(UnixMs(1_000)), last: Some((2_900, true)), ..none };
+        assert_eq!((last_seconds(&some), seconds_under_way(&some, UnixMs(4_999))), (2, 3));
     }
 
     #[test]

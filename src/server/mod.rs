@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  accept ──► session: read ──► scan ──► dispatch ──► node (keys)      ──► replies ──► write
-//!                                           └───────► connection, cluster, info, settings, kv
+//!                                           └───────► connection, cluster, info, settings, saving, kv
 //! ```
 
 pub mod clients;
@@ -16,6 +16,7 @@ mod greeting;
 mod info;
 mod kv;
 mod process;
+mod saving;
 mod session;
 mod settings;
 
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::node::Node;
+use crate::storage::log::Fsync;
 
 use clients::Clients;
 
@@ -63,6 +65,16 @@ pub struct Changeable {
     pub client_query_buffer_limit: usize,
     /// Most bytes of replies that may wait for one client; 0: no limit.
     pub client_output_buffer_limit: usize,
+    /// Most bytes for keys, values and tables; 0: no limit.
+    pub maxmemory: u64,
+    /// When what was written is made durable.
+    pub fsync: Fsync,
+}
+
+/// Tells the engine what it has to know of the settings.
+fn tell(node: &Node, settings: &Changeable) {
+    node.set_maxmemory(settings.maxmemory);
+    node.set_fsync(settings.fsync);
 }
 
 /// The client's door of one node.
@@ -79,6 +91,7 @@ pub struct Server {
 impl Server {
     /// A door to `node`.
     pub fn new(node: Arc<Node>, options: Options) -> Arc<Server> {
+        tell(&node, &options.changeable);
         let changeable = RwLock::new(Arc::new(options.changeable.clone()));
         let clients = Clients::default();
         Arc::new(Server { node, options, changeable, generation: AtomicU64::new(0), clients })
@@ -88,11 +101,12 @@ impl Server {
         self.changeable.read().clone()
     }
 
-    /// Changes settings; sessions see it with their next batch.
+    /// Changes settings; sessions see it with their next batch, the engine at once.
     pub(super) fn change(&self, change: impl FnOnce(&mut Changeable)) {
         let mut current = self.changeable.write();
         let mut next = (**current).clone();
         change(&mut next);
+        tell(&self.node, &next);
         *current = Arc::new(next);
         self.generation.fetch_add(1, Ordering::Release);
     }

@@ -190,6 +190,8 @@ pub(super) async fn run(
         outcome = session.talk(&server, &mut stream, stop) => outcome,
         () = client.killed() => Ok(()),
     };
+    // A client that was killed while the log wrote: what it did goes to the replicas all the same.
+    let _ = server.node.conclude(&mut session.batch).await;
     if let Err(error) = outcome {
         debug!(client = client.id, %error, "connection broke");
     }
@@ -290,6 +292,7 @@ impl Session {
                 }
             }
             let pause = self.run_batch(server, &mut input, &mut scanner, &mut out);
+            server.node.conclude(&mut self.batch).await.map_err(io::Error::other)?;
             self.write(server, stream, &mut out).await?;
             match pause {
                 Pause::Drained => more = false,
@@ -382,7 +385,6 @@ impl Session {
                 break pause;
             }
         };
-        server.node.flush(&mut self.batch);
         input.advance(consumed);
         if requests > 0 {
             self.client.active.store(self.batch.now().0, Ordering::Relaxed);

@@ -11,8 +11,10 @@ use crate::command::fault::Fault;
 use crate::command::glob;
 use crate::command::number::plain_integer;
 use crate::command::spec::Spec;
+use crate::node::engine::{FSYNC_NAMES, fsync_name, fsync_named};
 use crate::resp::reply::Reply;
 
+use super::saving::SNAPSHOT;
 use super::session::Session;
 use super::{Changeable, Options, Server};
 
@@ -51,6 +53,8 @@ enum Kind {
     Always(&'static str),
     /// Always this, though Redis would change it.
     Only(&'static str),
+    /// The same, with a word of its own on why another value is refused.
+    Fixed(&'static str, fn(&str) -> String),
     /// May change.
     May(fn(&Changeable) -> String, fn(&mut Changeable, &str) -> Result<(), String>),
 }
@@ -64,6 +68,30 @@ const fn row(name: &'static str, kind: Kind) -> Row {
     Row { name, kind }
 }
 
+/// What Redis lets one choose among.
+const POLICIES: [&str; 8] = [
+    "volatile-lru",
+    "volatile-lfu",
+    "volatile-random",
+    "volatile-ttl",
+    "allkeys-lru",
+    "allkeys-lfu",
+    "allkeys-random",
+    "noeviction",
+];
+
+/// `appendfsync`, and Kvorum's own name for it.
+const FSYNC: Kind = Kind::May(
+    |now| fsync_name(now.fsync).to_owned(),
+    |next, text| {
+        let names = || FSYNC_NAMES.map(|(name, _)| name).join(", ");
+        let fsync = fsync_named(text);
+        next.fsync = fsync
+            .ok_or_else(|| format!("argument(s) must be one of the following: {}", names()))?;
+        Ok(())
+    },
+);
+
 /// All settings, in the order in which they are shown.
 const ROWS: &[Row] = &[
     row("bind", Kind::Own(|options| options.bind.clone())),
@@ -76,10 +104,34 @@ const ROWS: &[Row] = &[
     row("cluster-require-full-coverage", Kind::Only("no")),
     row("cluster-allow-reads-when-down", Kind::Only("yes")),
     row("save", Kind::Only("")),
-    row("appendonly", Kind::Only("no")),
-    row("appendfsync", Kind::Only("no")),
-    row("maxmemory", Kind::Only("0")),
-    row("maxmemory-policy", Kind::Only("noeviction")),
+    row("dbfilename", Kind::Always(SNAPSHOT)),
+    row("appenddirname", Kind::Always("log")),
+    row(
+        "appendonly",
+        Kind::Fixed("yes", |text| match text {
+            "no" => "the log is where the data is, it can't be turned off in Kvorum".to_owned(),
+            _ => "argument must be 'yes' or 'no'".to_owned(),
+        }),
+    ),
+    row("appendfsync", FSYNC),
+    row("fsync", FSYNC),
+    row(
+        "maxmemory",
+        Kind::May(
+            |now| now.maxmemory.to_string(),
+            |next, text| memory(text).map(|size| next.maxmemory = size),
+        ),
+    ),
+    row(
+        "maxmemory-policy",
+        Kind::Fixed("noeviction", |text| {
+            if POLICIES.contains(&text) {
+                return "Kvorum evicts nothing: what was not used for long stays on disk"
+                    .to_owned();
+            }
+            format!("argument(s) must be one of the following: {}", POLICIES.join(", "))
+        }),
+    ),
     row("notify-keyspace-events", Kind::Only("")),
     row("slowlog-log-slower-than", Kind::Only("-1")),
     row("slowlog-max-len", Kind::Only("0")),
@@ -159,7 +211,7 @@ impl Row {
     fn value(&self, options: &Options, now: &Changeable) -> String {
         match self.kind {
             Kind::Own(read) => read(options),
-            Kind::Always(value) | Kind::Only(value) => value.to_owned(),
+            Kind::Always(value) | Kind::Only(value) | Kind::Fixed(value, _) => value.to_owned(),
             Kind::May(read, _) => read(now),
         }
     }
@@ -174,6 +226,8 @@ impl Row {
         match self.kind {
             Kind::May(_, change) => change(next, text),
             Kind::Only(value) if value.eq_ignore_ascii_case(text) => Ok(()),
+            Kind::Fixed(value, _) if value.eq_ignore_ascii_case(text) => Ok(()),
+            Kind::Fixed(_, why) => Err(why(&text.to_ascii_lowercase())),
             Kind::Only(value) => Err(format!("argument must be '{value}' in Kvorum")),
             Kind::Own(_) | Kind::Always(_) => Err(IMMUTABLE.to_owned()),
         }
@@ -197,6 +251,11 @@ fn between(least: i64, most: i64) -> String {
 
 fn bytes(text: &str) -> Option<usize> {
     usize::try_from(size::bytes(text)?).ok()
+}
+
+/// A number of bytes, however many.
+fn memory(text: &str) -> Result<u64, String> {
+    size::bytes(text).ok_or_else(|| "argument must be a memory value".to_owned())
 }
 
 /// A number of bytes from `least` to `most`.
@@ -302,6 +361,7 @@ fn failed(name: &[u8], why: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::log::Fsync;
 
     fn fresh() -> Changeable {
         Changeable {
@@ -312,6 +372,8 @@ mod tests {
             proto_max_bulk_len: VALUE_SIZE_MAX,
             client_query_buffer_limit: QUERY_BUFFER_MAX,
             client_output_buffer_limit: 1 << 30,
+            maxmemory: 0,
+            fsync: Fsync::Everysec,
         }
     }
 
@@ -333,6 +395,10 @@ mod tests {
         let sizes = sizes.expect("sizes");
         assert_eq!(sizes.proto_max_bulk_len, 2 << 20);
         assert_eq!(sizes.client_query_buffer_limit, 3_000_000);
+        let next = set(&["maxmemory", "100mb", "appendfsync", "ALWAYS", "appendonly", "Yes"]);
+        let next = next.expect("all may be set");
+        assert_eq!((next.maxmemory, next.fsync), (100 << 20, Fsync::Always));
+        assert_eq!(set(&["fsync", "no"]).expect("an alias").fsync, Fsync::No);
         for text in ["5mb", "normal 5mb 0 0", "replica 1 1 1 normal 5mb 4mb 60 pubsub 0 0 0"] {
             let next = set(&["client-output-buffer-limit", text]).expect(text);
             assert_eq!(next.client_output_buffer_limit, 5 << 20);
@@ -374,7 +440,32 @@ mod tests {
                 "client-output-buffer-limit",
                 "Invalid client class specified in buffer limit configuration.",
             ),
-            (&["appendonly", "yes"], "appendonly", "argument must be 'no' in Kvorum"),
+            (&["save", "60 1"], "save", "argument must be '' in Kvorum"),
+            (&["appendonly", "maybe"], "appendonly", "argument must be 'yes' or 'no'"),
+            (
+                &["appendonly", "NO"],
+                "appendonly",
+                "the log is where the data is, it can't be turned off in Kvorum",
+            ),
+            (
+                &["fsync", "often"],
+                "fsync",
+                "argument(s) must be one of the following: everysec, always, no",
+            ),
+            (&["maxmemory", "-1"], "maxmemory", "argument must be a memory value"),
+            (
+                &["maxmemory-policy", "allkeys-LRU"],
+                "maxmemory-policy",
+                "Kvorum evicts nothing: what was not used for long stays on disk",
+            ),
+            (
+                &["maxmemory-policy", "x"],
+                "maxmemory-policy",
+                "argument(s) must be one of the following: volatile-lru, volatile-lfu, \
+                 volatile-random, volatile-ttl, allkeys-lru, allkeys-lfu, allkeys-random, \
+                 noeviction",
+            ),
+            (&["dbfilename", "x"], "dbfilename", IMMUTABLE),
         ] {
             let expected =
                 format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}");

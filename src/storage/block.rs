@@ -91,6 +91,9 @@ const ALIGN: usize = 16;
 const SLOT_FLAGS: u8 = ALIGN as u8 - 1;
 
 const TAG_SHIFT: u32 = 56;
+
+/// The tags that blocks have.
+pub(super) const TAGS: usize = 256;
 const ADDRESS_SIZE: usize = 6;
 const ADDRESS_MASK: usize = (1 << (8 * ADDRESS_SIZE)) - 1;
 

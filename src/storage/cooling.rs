@@ -15,7 +15,7 @@
 //! [`BUCKETS_AT_ONCE`] buckets and appends [`APPENDED_AT_ONCE`] bytes, and then goes to the next
 //! vnode.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::base::hash::HashSeed;
 use crate::base::id::VnodeId;
@@ -55,6 +55,8 @@ pub(super) struct Sweep {
     /// The vnode that comes next.
     next: AtomicUsize,
     full: AtomicBool,
+    cooled: AtomicU64,
+    pub(super) warmed: AtomicU64,
 }
 
 impl Sweep {
@@ -100,6 +102,16 @@ impl Keyspace {
             idle = if swept.idle { idle + 1 } else { 0 };
         }
         self.set_full(self.used() > budget && idle == vnodes);
+    }
+
+    /// Values that left memory so far.
+    pub fn cooled(&self) -> u64 {
+        self.sweep.cooled.load(Ordering::Relaxed)
+    }
+
+    /// Values that came back so far.
+    pub fn warmed(&self) -> u64 {
+        self.sweep.warmed.load(Ordering::Relaxed)
     }
 
     fn set_full(&self, full: bool) {
@@ -170,6 +182,7 @@ impl VnodeWrite<'_> {
                 Verdict::Cool(place) => {
                     *block = cooled(seed, block, place);
                     self.vnode.turn(true);
+                    keyspace.sweep.cooled.fetch_add(1, Ordering::Relaxed);
                 }
             }
             keyspace.resize_blocks(before, block.footprint());

@@ -27,9 +27,11 @@ use super::frame::{Header, Kind};
 use super::life::{self, Past};
 use super::log::Layout;
 use super::recovery::{Cut, Damage, Flaw};
-use super::scan::{Home, Piece, Scan, Suspect};
-use super::segment::{HEAD_SIZE, Head, HeadError, read_mark, segment_name, segment_number};
-use super::tail::{Sight, torn};
+use super::scan::{Home, Opening, Piece, Scan, Suspect};
+use super::segment::{
+    HEAD_SIZE, Head, HeadError, read_length_mark, read_mark, segment_name, segment_number,
+};
+use super::tail::{Outline, Sight, torn};
 
 /// A data folder's log, as it was when it was looked at.
 #[derive(Debug)]
@@ -148,7 +150,7 @@ impl Folder {
                 };
                 let index = (all.len() - first) as u32;
                 let opened = self.walk(segment, |found| match found {
-                    Found::Head(head) => figures.ceiling = head.map(|head| head.ceiling),
+                    Found::Opening(_, head) => figures.ceiling = head.map(|head| head.ceiling),
                     Found::Frame(_, header, payload) => {
                         figures.frames[header.kind as usize] += 1;
                         figures.dead += header.frame_size() as u64;
@@ -195,11 +197,13 @@ impl Folder {
 
     /// Reads one segment; `None`: it is there no longer.
     fn check_segment(&self, segment: &Segment) -> io::Result<Option<Checked>> {
-        let mut checked = Checked { sight: Sight::new(true), damages: Vec::new() };
         let (lane, number) = (segment.lane, segment.number);
+        let outline = Outline { number, len: segment.len, before: None };
+        let mut checked = Checked { outline, sight: Sight::new(true), damages: Vec::new() };
         let opened = self.walk(segment, |found| match found {
-            Found::Head(Some(_)) => {}
-            Found::Head(None) => {
+            Found::Opening(before, Some(_)) => checked.outline.before = before,
+            Found::Opening(before, None) => {
+                checked.outline.before = before;
                 checked.sight.note_bad(0);
                 let range = 0..segment.len.min(HEAD_SIZE as u64);
                 checked.damages.push(lane_damage(lane, number, range, Flaw::Head));
@@ -226,9 +230,9 @@ impl Folder {
     /// Tells damage from a torn tail, as a start would.
     fn judge(&self, lane: &mut Vec<(&Segment, Checked)>, verdict: &mut Verdict) {
         let past = if self.in_use { Past { clean: false, ..self.past } } else { self.past };
-        let numbers: Vec<u32> = lane.iter().map(|(segment, _)| segment.number).collect();
+        let outlines: Vec<Outline> = lane.iter().map(|(_, checked)| checked.outline).collect();
         let Ok(left) =
-            torn(past, &numbers, |index| Ok::<_, Infallible>(lane[index].1.sight.clone()));
+            torn(past, &outlines, |index| Ok::<_, Infallible>(lane[index].1.sight.clone()));
         for (segment, checked) in lane.iter() {
             verdict.segments += 1;
             verdict.bytes += segment.len;
@@ -241,13 +245,22 @@ impl Folder {
             verdict.torn.push(segment.cut(checked, at));
             checked.damages.retain(|damage| damage.range.start < at);
         }
-        let mut next = numbers.first().copied().unwrap_or(0);
+        let mut before: Option<Outline> = None;
         for (segment, checked) in lane.drain(..) {
-            if next < segment.number {
-                let flaw = Flaw::Missing(segment.number - next);
-                verdict.damages.push(lane_damage(segment.lane, next, 0..0, flaw));
+            let Outline { number, .. } = checked.outline;
+            if let Some(before) = before {
+                if let Some(was) = before.was_longer(&checked.outline) {
+                    let range = before.len..was;
+                    let damage = lane_damage(segment.lane, before.number, range, Flaw::Short);
+                    verdict.damages.push(damage);
+                }
+                let missing = number - before.number - 1;
+                if missing > 0 {
+                    let flaw = Flaw::Missing(missing);
+                    verdict.damages.push(lane_damage(segment.lane, before.number + 1, 0..0, flaw));
+                }
             }
-            next = segment.number + 1;
+            before = Some(checked.outline);
             verdict.damages.extend(checked.damages);
         }
     }
@@ -266,11 +279,10 @@ impl Folder {
         let read = |offset, buffer: &mut [u8]| {
             read_at(&file, offset, buffer).map_err(|error| at(&segment.path, &error))
         };
-        let mut head = [0; HEAD_SIZE];
-        let count = read(0, &mut head)?;
-        match Head::decode(&head[..count]) {
-            Ok(head) => see(Found::Head(Some(head))),
-            Err(HeadError::Damaged) => see(Found::Head(None)),
+        let Opening { head, before } = Opening::read(read)?;
+        match head {
+            Ok(head) => see(Found::Opening(before, Some(head))),
+            Err(HeadError::Damaged) => see(Found::Opening(before, None)),
             Err(why) => return Err(at(&segment.path, &io::Error::other(why))),
         }
         let home = Home { layout: self.layout, lane: segment.lane };
@@ -301,12 +313,13 @@ impl Segment {
 
 /// What the check of a segment found.
 struct Checked {
+    outline: Outline,
     sight: Sight,
     damages: Vec<Damage>,
 }
 
 enum Found<'a> {
-    Head(Option<Head>),
+    Opening(Option<u64>, Option<Head>),
     Frame(u32, Header, &'a [u8]),
     Damaged(Range<u64>, Suspect),
 }
@@ -316,7 +329,10 @@ pub(super) fn check(kind: Kind, payload: &[u8]) -> Result<(), WireError> {
     let malformed =
         |is_well: bool, what| if is_well { Ok(()) } else { Err(WireError::Malformed(what)) };
     match kind {
-        Kind::Mark => malformed(read_mark(payload).is_some(), "note"),
+        Kind::Mark => {
+            let is_known = read_mark(payload).or_else(|| read_length_mark(payload)).is_some();
+            malformed(is_known, "note")
+        }
         Kind::Gone => malformed(payload.len() <= KEY_SIZE_MAX, "length of a key"),
         Kind::State | Kind::Join => {
             let (_, record) = record::decode(payload)?;

@@ -22,7 +22,7 @@
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::BytesMut;
 use dashmap::DashMap;
@@ -62,6 +62,8 @@ impl Hash for Block {
 pub struct Keyspace {
     pub(super) map: DashMap<Block, (), BuildHasherDefault<DefaultHasher>>,
     pub(super) vnodes: Box<[Mutex<Vnode>]>,
+    /// Each vnode's `hlc` after its last change, for who may take no lock.
+    seen: Box<[AtomicU64]>,
     seed: HashSeed,
     log: Option<Arc<Log>>,
     /// Whether the log is being read, and nothing can be appended yet.
@@ -169,6 +171,7 @@ impl Keyspace {
                 usize::from(vnodes),
             ),
             vnodes: (0..vnodes).map(|_| Mutex::default()).collect(),
+            seen: (0..vnodes).map(|_| AtomicU64::new(0)).collect(),
             seed,
             log,
             replaying: AtomicBool::new(false),
@@ -242,7 +245,7 @@ impl Keyspace {
         let missing = Missing::default();
         let mut table = self.map.shards()[vnode.index()].write();
         let mut state = self.vnodes[vnode.index()].lock();
-        act(&mut VnodeWrite {
+        let done = act(&mut VnodeWrite {
             table: &mut table,
             vnode: &mut state,
             keyspace: self,
@@ -250,7 +253,15 @@ impl Keyspace {
             visits: self.sweep.has_budget(),
             missing: &missing,
             now,
-        })
+        });
+        self.seen[vnode.index()].store(state.hlc.0, Ordering::Relaxed);
+        done
+    }
+
+    /// The greatest timestamp that any change that is over has issued or seen. Takes no lock.
+    pub fn ceiling(&self) -> Hlc {
+        let all = self.seen.iter().map(|hlc| Hlc(hlc.load(Ordering::Relaxed)));
+        all.max().unwrap_or_default()
     }
 
     /// Fetches into the processor's caches what the next commands will touch. The keys of a batch

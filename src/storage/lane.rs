@@ -31,6 +31,7 @@ use crate::base::time::Hlc;
 
 use super::disk::{Disk, DiskFile, reason};
 use super::frame::{self, Kind};
+use super::pace;
 use super::place::Place;
 use super::segment::{self, HEAD_SIZE, Head};
 use super::tide::Tide;
@@ -219,6 +220,8 @@ struct Buffer {
     whole: usize,
     /// The next frame is to be preceded by the mark that this segment is durable up to here.
     mark: Option<(u32, u32)>,
+    /// The first frame is to be preceded by the mark that the segment before has this length.
+    before: Option<u64>,
     /// Bytes appended since the lane began.
     total: u64,
 }
@@ -242,16 +245,16 @@ impl Buffer {
     ) -> Place {
         assert!(self.segment > 0, "the log has begun");
         self.bytes.truncate(self.whole);
-        if let Some(mark) = self.mark.take() {
-            self.append_mark(mark);
-        }
+        let is_first = self.is_fresh();
+        self.append_marks();
         let start = self.whole;
         let size = frame::append(&mut self.bytes, kind, vnode, write);
         let offset = self.offset as usize + start;
-        if offset + size > self.size as usize && offset > HEAD_SIZE {
+        if offset + size > self.size as usize && !is_first {
             let moved = BytesMut::from(&self.bytes[start..]);
             self.roll(next_size);
-            self.bytes = moved;
+            self.append_marks();
+            self.bytes.extend_from_slice(&moved);
         }
         self.whole = self.bytes.len();
         self.total += size as u64;
@@ -259,12 +262,18 @@ impl Buffer {
         Place { segment: self.segment, offset: (end - size) as u32 }
     }
 
-    fn append_mark(&mut self, (segment, durable): (u32, u32)) {
-        if segment != self.segment {
-            return;
+    fn append_marks(&mut self) {
+        if let Some(len) = self.before.take() {
+            self.append_mark(&segment::length_mark(len));
         }
+        if let Some((_, durable)) = self.mark.take_if(|(segment, _)| *segment == self.segment) {
+            self.append_mark(&segment::mark(u64::from(durable)));
+        }
+    }
+
+    fn append_mark(&mut self, payload: &[u8]) {
         let size = frame::append(&mut self.bytes, Kind::Mark, VnodeId(0), |out| {
-            out.extend_from_slice(&segment::mark(u64::from(durable)));
+            out.extend_from_slice(payload);
         });
         self.whole += size;
         self.total += size as u64;
@@ -275,6 +284,7 @@ impl Buffer {
         self.bytes.truncate(self.whole);
         let bytes = std::mem::take(&mut self.bytes);
         let Buffer { segment, size: full, offset, .. } = *self;
+        self.before = Some(u64::from(offset) + self.whole as u64);
         self.rolled.push(Run { segment, size: full, offset, bytes });
         self.segment += 1;
         self.size = size;
@@ -381,10 +391,11 @@ impl Lane {
         }
     }
 
-    /// Begins segment `number`.
+    /// Begins segment `number`; all that is there is durable.
     pub(super) fn begin(&self, ground: &Ground, number: u32) -> io::Result<()> {
         if self.wanted_size.load(Ordering::Acquire) == 0 {
-            self.set_segment_size(ground.segment_size);
+            // Until it is known how much is alive: see `pace`.
+            self.set_segment_size(pace::segment_size(0, ground.segment_size));
         }
         {
             let mut next = self.next.lock();
@@ -395,6 +406,10 @@ impl Lane {
             let mut buffer = self.buffer.lock();
             (buffer.segment, buffer.offset) = (number, HEAD_SIZE as u32);
             buffer.size = self.next_size();
+            let files = self.files.read();
+            let before = number.checked_sub(1).and_then(|before| files.get(&before));
+            buffer.before = before.map(|segment| segment.len);
+            buffer.mark = before.map(|_| (number, HEAD_SIZE as u32));
         }
         self.write_out(ground, EVERYTHING, true).map_err(io::Error::other)
     }

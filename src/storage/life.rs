@@ -10,6 +10,7 @@
 //! ```text
 //! kvorum-life 2
 //! boot 7
+//! start 12                   how often the folder was started on; never the same twice
 //! clean no
 //! machine 7cd9b1c5-…          the machine's own boot id, when the log was last settled
 //! vnodes 256
@@ -62,6 +63,9 @@ impl Past {
 pub struct Lived {
     /// Its number.
     pub boot: Boot,
+    /// How often the folder was started on. A copy of an older folder comes back with a number
+    /// that the peers know already, and so is found out although its end was clean.
+    pub start: u32,
     /// Whether it ended with everything written and synced.
     pub clean: bool,
     /// The machine's boot id when the log was last settled; empty if it was not known.
@@ -101,7 +105,8 @@ impl Life {
             Some(lived) => next(lived.boot)?,
         };
         let machine = before.as_ref().map_or_else(machine, |lived| lived.machine.clone());
-        let lived = Lived { boot, clean: false, machine, layout: Some(layout) };
+        let start = before.as_ref().map_or(0, |lived| lived.start).saturating_add(1);
+        let lived = Lived { boot, start, clean: false, machine, layout: Some(layout) };
         write(folder, &lived)?;
         Ok(Life {
             folder: folder.to_owned(),
@@ -116,6 +121,11 @@ impl Life {
     /// Its number.
     pub fn boot(&self) -> Boot {
         self.lived.lock().boot
+    }
+
+    /// How often the folder was started on, this time included.
+    pub fn start(&self) -> u32 {
+        self.lived.lock().start
     }
 
     /// Whether the life before ended with everything written and synced, or there was none.
@@ -144,6 +154,11 @@ impl Life {
         self.layout
     }
 
+    /// What the folder says of it.
+    pub fn lived(&self) -> Lived {
+        self.lived.lock().clone()
+    }
+
     /// Notes that the log has been recovered and is durable as it stands. Until then a machine that
     /// was restarted before this life counts as restarted in the next one too: a recovery that was
     /// cut short must judge torn tails as this one did.
@@ -154,12 +169,12 @@ impl Life {
         self.replace(|lived| lived.machine = machine())
     }
 
-    /// Makes another number durable, for a life that begins while the process runs.
+    /// Makes other numbers durable, for a life that begins while the process runs.
     ///
     /// # Errors
-    /// The folder cannot be written. The old number stands.
-    pub fn write(&self, boot: Boot) -> io::Result<()> {
-        self.replace(|lived| lived.boot = boot)
+    /// The folder cannot be written. The old numbers stand.
+    pub fn write(&self, boot: Boot, start: u32) -> io::Result<()> {
+        self.replace(|lived| (lived.boot, lived.start) = (boot, start))
     }
 
     /// Notes that all is written and synced, and that nothing will be changed any more: the next
@@ -294,9 +309,10 @@ fn layout_of(folder: &Path, before: Option<&Lived>, wanted: Layout) -> io::Resul
 }
 
 fn format(lived: &Lived) -> String {
-    let Lived { boot, clean, machine, layout } = lived;
+    let Lived { boot, start, clean, machine, layout } = lived;
     let clean = if *clean { "yes" } else { "no" };
-    let mut text = format!("{HEAD}boot {}\nclean {clean}\nmachine {machine}\n", boot.0);
+    let mut text =
+        format!("{HEAD}boot {}\nstart {start}\nclean {clean}\nmachine {machine}\n", boot.0);
     if let Some(Layout { vnodes, lanes, cluster }) = layout {
         text += &format!("vnodes {vnodes}\nlanes {lanes}\ncluster {cluster:016x}\n");
     }
@@ -306,7 +322,9 @@ fn format(lived: &Lived) -> String {
 fn parse(text: &str) -> Option<Lived> {
     if let Some(number) = text.strip_prefix(HEAD_1) {
         let boot = Boot(number.trim_end().parse().ok()?);
-        return Some(Lived { boot, clean: false, machine: String::new(), layout: None });
+        // Every start was a life then.
+        let start = u32::from(boot.0);
+        return Some(Lived { boot, start, clean: false, machine: String::new(), layout: None });
     }
     let rest = text.strip_prefix(HEAD)?;
     let word = |name: &str| {
@@ -320,6 +338,7 @@ fn parse(text: &str) -> Option<Lived> {
     };
     Some(Lived {
         boot: Boot(word("boot")?.parse().ok()?),
+        start: word("start")?.parse().ok()?,
         clean: match word("clean")? {
             "yes" => true,
             "no" => false,
@@ -347,7 +366,7 @@ mod tests {
         let first = begin(&inner).unwrap();
         assert_eq!((first.boot(), first.is_resumed()), (Boot(1), false));
         assert!(first.was_clean() && !first.machine_restarted());
-        first.write(Boot(7)).unwrap();
+        first.write(Boot(7), 7).unwrap();
         assert_eq!(first.boot(), Boot(7));
         drop(first);
         let next = begin(&inner).unwrap();
@@ -430,7 +449,7 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                "kvorum-life 2\nboot 42\nclean no\nmachine {machine}\nvnodes 256\nlanes 4\n\
+                "kvorum-life 2\nboot 42\nstart 42\nclean no\nmachine {machine}\nvnodes 256\nlanes 4\n\
                  cluster 0000000000c0ffee\n"
             )
         );
@@ -452,11 +471,11 @@ mod tests {
             "kvorum-life 3\n3\n".to_owned(),
             "kvorum-life 1\nx\n".to_owned(),
             "kvorum-life 1\n65535\n".to_owned(),
-            format!("{HEAD}boot 1\nclean no\nmachine m\n"),
-            format!("{HEAD}boot x\nclean no\nmachine m\n{layout}"),
-            format!("{HEAD}boot 1\nclean maybe\nmachine m\n{layout}"),
-            format!("{HEAD}boot 65535\nclean no\nmachine m\n{layout}"),
-            format!("{HEAD}boot 1\nclean no\nmachine m\nvnodes 256\nlanes 0\ncluster 1\n"),
+            format!("{HEAD}boot 1\nstart 1\nclean no\nmachine m\n"),
+            format!("{HEAD}boot x\nstart 1\nclean no\nmachine m\n{layout}"),
+            format!("{HEAD}boot 1\nstart 1\nclean maybe\nmachine m\n{layout}"),
+            format!("{HEAD}boot 65535\nstart 1\nclean no\nmachine m\n{layout}"),
+            format!("{HEAD}boot 1\nstart 1\nclean no\nmachine m\nvnodes 256\nlanes 0\ncluster 1\n"),
         ];
         for text in texts {
             fs::write(folder.path().join(FILE), &text).unwrap();

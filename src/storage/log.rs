@@ -37,11 +37,12 @@ use super::syncer::{self, Core, Lost};
 const BEAT: Duration = Duration::from_secs(1);
 
 /// When what was written is made to survive the machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Fsync {
     /// Before it is acknowledged.
     Always,
     /// Once a second.
+    #[default]
     Everysec,
     /// When the system likes.
     No,

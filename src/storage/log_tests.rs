@@ -19,6 +19,7 @@ use super::sim_disk::{Cut, SimDisk};
 use super::syncer::Lost;
 
 const LAYOUT: Layout = Layout { vnodes: 8, lanes: 2, cluster: 77 };
+const MARK_SIZE: usize = HEADER_SIZE + 9;
 const BEAT: Duration = Duration::from_millis(20);
 
 fn open(disk: Arc<dyn Disk>, folder: &Path, options: Options) -> Arc<Log> {
@@ -54,7 +55,7 @@ fn frames(log: &Log, lane: usize, number: u32) -> (Vec<(u16, Vec<u8>)>, Vec<u64>
         let header = Header::read(&bytes[at..]).unwrap();
         let payload = header.payload(&bytes[at..]).unwrap();
         match header.kind {
-            Kind::Mark => marks.push(read_mark(payload).unwrap()),
+            Kind::Mark => marks.extend(read_mark(payload)),
             _ => frames.push((header.vnode.0, payload.to_vec())),
         }
         at += header.frame_size();
@@ -168,18 +169,27 @@ fn segments_have_a_size_and_a_greater_frame_has_one_of_its_own() {
     assert_eq!(numbers, [1, 1, 1, 2, 3, 4, 5, 6]);
     assert_eq!(places[1].offset as usize, HEAD_SIZE + 300 + HEADER_SIZE);
     assert!(numbers.windows(2).zip(places.windows(2)).all(|(number, place)| {
-        number[0] == number[1] || place[1].offset as usize == HEAD_SIZE
+        // Marks come first: of the length of the segment before, and perhaps that it is durable.
+        let marks = place[1].offset as usize - HEAD_SIZE;
+        number[0] == number[1] || [MARK_SIZE, 2 * MARK_SIZE].contains(&marks)
     }));
     for (place, size) in places.iter().zip(sizes) {
         assert_eq!(log.read(VnodeId(0), *place, size).unwrap(), vec![1; size]);
     }
     eventually("sealed", || log.segments(0).len() == 5);
     let sealed: Vec<_> = log.segments(0).iter().map(|view| view.len as usize).collect();
-    assert_eq!(sealed, [976, 452, 5_052, 62, 1_000]);
+    let marks = |number: u32| {
+        let first = places.iter().find(|place| place.segment == number).unwrap();
+        first.offset as usize - HEAD_SIZE
+    };
+    let unmarked: Vec<_> =
+        sealed.iter().zip(1..).map(|(len, number)| len - marks(number)).collect();
+    assert_eq!(unmarked, [976, 452, 5_052, 62, 1_000]);
     assert_eq!(log.segments(1), []);
-    let all: usize = sealed.iter().sum::<usize>() + HEAD_SIZE + HEADER_SIZE + 949;
+    let all: usize = sealed.iter().sum::<usize>() + HEAD_SIZE + marks(6) + HEADER_SIZE + 949;
     assert_eq!(log.lane_bytes(0), all as u64);
-    assert_eq!(log.appended(0), sizes.iter().map(|size| (size + HEADER_SIZE) as u64).sum::<u64>());
+    let frames: usize = sizes.iter().map(|size| size + HEADER_SIZE).sum();
+    assert_eq!(log.appended(0) as usize, frames + (1..=6).map(marks).sum::<usize>());
 }
 
 #[tokio::test]

@@ -12,9 +12,9 @@ pub mod keyspace;
 mod lane;
 pub mod life;
 pub mod log;
+mod lost;
 pub mod pace;
 pub mod place;
-#[allow(dead_code, reason = "recovery is built on it")]
 pub mod recovery;
 mod replay;
 pub mod scan;
@@ -44,3 +44,5 @@ mod recovery_tests;
 pub(crate) mod sim_disk;
 #[cfg(test)]
 mod snapshot_tests;
+#[cfg(test)]
+mod tiers_tests;

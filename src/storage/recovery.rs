@@ -34,9 +34,9 @@ use super::keyspace::Keyspace;
 use super::life::Past;
 use super::log::{Layout, Log, SegmentView};
 use super::place::Place;
-use super::scan::{CHUNK, Home, Piece, Scan, Suspect};
+use super::scan::{CHUNK, Home, Opening, Piece, Scan, Suspect};
 use super::segment::{HEAD_SIZE, Head, HeadError};
-use super::tail::{Sight, torn};
+use super::tail::{Outline, Sight, torn};
 
 /// How often a line tells how far the recovery is.
 const LINE_EVERY: Duration = Duration::from_secs(2);
@@ -65,6 +65,8 @@ pub enum Flaw {
     Missing(u32),
     /// The segment's head cannot be read.
     Head,
+    /// The segment has lost its end.
+    Short,
     /// There is no frame, or one without an end.
     NoFrame,
     /// The frame's checksum is not that of its payload.
@@ -77,6 +79,7 @@ impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Flaw::Missing(count) => write!(f, "missing, {count} in a row"),
+            Flaw::Short => f.write_str("the segment's end is missing"),
             Flaw::Head => f.write_str("the segment's head is damaged"),
             Flaw::NoFrame => f.write_str("no whole frame"),
             Flaw::Checksum => f.write_str("the payload is damaged"),
@@ -191,8 +194,7 @@ impl Report {
 /// A segment to replay.
 #[derive(Clone, Copy, Debug)]
 struct Planned {
-    number: u32,
-    len: u64,
+    outline: Outline,
     head: Option<Head>,
 }
 
@@ -309,7 +311,7 @@ impl Lane<'_> {
 
     fn scan(
         &self,
-        segment: Planned,
+        segment: Outline,
     ) -> Scan<impl FnMut(u64, &mut [u8]) -> io::Result<usize> + use<'_>> {
         let lane = self.index();
         Scan::new(self.home, segment.len, move |offset, buffer| {
@@ -322,24 +324,29 @@ impl Lane<'_> {
     /// Cuts the torn tail, looks at the heads, and says what is to be replayed.
     fn settle(&self, past: Past) -> io::Result<(Vec<Planned>, Report)> {
         let mut report = Report::default();
-        let views = self.log.segments(self.index());
-        let mut plan = Vec::with_capacity(views.len());
-        for SegmentView { number, len } in views {
-            let head = self.head(number)?;
-            plan.push(Planned { number, len, head });
+        let mut plan = Vec::new();
+        for view in self.log.segments(self.index()) {
+            plan.push(self.open(view)?);
         }
         self.cut_tail(past, &mut plan, &mut report)?;
-        let mut next = plan.first().map_or(0, |segment| segment.number);
-        for Planned { number, len, head } in &plan {
-            if next < *number {
-                self.harmed(&mut report, next, 0..0, Flaw::Missing(number - next));
+        let mut before: Option<Outline> = None;
+        for Planned { outline, head } in &plan {
+            let Outline { number, len, .. } = *outline;
+            if let Some(before) = before {
+                if let Some(was) = before.was_longer(outline) {
+                    self.harmed(&mut report, before.number, before.len..was, Flaw::Short);
+                }
+                let missing = number - before.number - 1;
+                if missing > 0 {
+                    self.harmed(&mut report, before.number + 1, 0..0, Flaw::Missing(missing));
+                }
             }
-            next = number + 1;
             match head {
                 Some(head) => report.hlc_max = report.hlc_max.max(head.ceiling),
-                None => self.harmed(&mut report, *number, 0..HEAD_SIZE as u64, Flaw::Head),
+                None => self.harmed(&mut report, number, 0..HEAD_SIZE as u64, Flaw::Head),
             }
             report.bytes += len;
+            before = Some(*outline);
         }
         Ok((plan, report))
     }
@@ -349,18 +356,19 @@ impl Lane<'_> {
         report.note(self.home.layout, Damage { lane, segment, range, suspect, flaw });
     }
 
-    /// A segment's head; `None` if it cannot be read.
-    fn head(&self, number: u32) -> io::Result<Option<Head>> {
-        let mut bytes = [0; HEAD_SIZE];
-        let read = self.log.read_range(self.index(), number, 0, &mut bytes)?;
-        match Head::decode(&bytes[..read]) {
+    fn open(&self, SegmentView { number, len }: SegmentView) -> io::Result<Planned> {
+        let opening = Opening::read(|offset, buffer| {
+            self.log.read_range(self.index(), number, offset, buffer)
+        })?;
+        let head = match opening.head {
             Ok(head) => match stranger(&head, self.home, number) {
-                None => Ok(Some(head)),
-                Some(why) => Err(self.refuse(number, &why)),
+                None => Some(head),
+                Some(why) => return Err(self.refuse(number, &why)),
             },
-            Err(HeadError::Damaged) => Ok(None),
-            Err(why @ HeadError::Format(_)) => Err(self.refuse(number, &why.to_string())),
-        }
+            Err(HeadError::Damaged) => None,
+            Err(why @ HeadError::Format(_)) => return Err(self.refuse(number, &why.to_string())),
+        };
+        Ok(Planned { outline: Outline { number, len, before: opening.before }, head })
     }
 
     fn refuse(&self, number: u32, why: &str) -> io::Error {
@@ -372,30 +380,30 @@ impl Lane<'_> {
     /// Cuts off what a crash left unfinished: a part of one of the youngest segments, and all that
     /// is younger.
     fn cut_tail(&self, past: Past, plan: &mut Vec<Planned>, report: &mut Report) -> io::Result<()> {
-        let numbers: Vec<u32> = plan.iter().map(|segment| segment.number).collect();
+        let outlines: Vec<Outline> = plan.iter().map(|segment| segment.outline).collect();
         // What was seen, the youngest first.
         let mut seen: Vec<Sight> = Vec::new();
-        let left = torn(past, &numbers, |index| {
+        let left = torn(past, &outlines, |index| {
             seen.push(self.look(plan[index])?);
             Ok::<_, io::Error>(seen[seen.len() - 1].clone())
         })?;
         let mut seen = seen.iter();
         // The youngest goes first: what is left is always what was there up to some moment.
         for (segment, sight) in plan.drain(left.keep..).rev().zip(&mut seen) {
-            self.note_cut(report, segment, sight, 0);
-            self.log.remove(self.index(), segment.number)?;
+            self.note_cut(report, segment.outline, sight, 0);
+            self.log.remove(self.index(), segment.outline.number)?;
         }
         if let (Some(at), Some(segment), Some(sight)) = (left.cut_at, plan.last_mut(), seen.next())
         {
-            self.note_cut(report, *segment, sight, at);
-            self.log.truncate(self.index(), segment.number, at)?;
-            segment.len = at;
+            self.note_cut(report, segment.outline, sight, at);
+            self.log.truncate(self.index(), segment.outline.number, at)?;
+            segment.outline.len = at;
         }
         Ok(())
     }
 
     fn look(&self, segment: Planned) -> io::Result<Sight> {
-        let mut scan = self.scan(segment);
+        let mut scan = self.scan(segment.outline);
         let mut sight = Sight::new(segment.head.is_some());
         loop {
             match scan.next(|_| true)? {
@@ -408,8 +416,8 @@ impl Lane<'_> {
         }
     }
 
-    fn note_cut(&self, report: &mut Report, segment: Planned, sight: &Sight, at: u64) {
-        let Planned { number, len, .. } = segment;
+    fn note_cut(&self, report: &mut Report, segment: Outline, sight: &Sight, at: u64) {
+        let Outline { number, len, .. } = segment;
         let frames = sight.frames_behind(at);
         let cut = Cut { lane: self.home.lane, segment: number, at, bytes: len - at, frames };
         tracing::warn!("the log has a torn tail: {cut}");
@@ -428,7 +436,7 @@ impl Lane<'_> {
     ) -> io::Result<Report> {
         let mut report = Report::default();
         let mut counted = Counted { progress, of: share.of.into(), owed: 0 };
-        for segment in plan {
+        for Planned { outline: segment, .. } in plan {
             let mut scan = self.scan(*segment);
             let mut before = 0;
             loop {

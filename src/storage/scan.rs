@@ -21,7 +21,7 @@ use crate::base::id::VnodeId;
 
 use super::frame::{HEADER_SIZE, Header, Kind};
 use super::log::Layout;
-use super::segment::HEAD_SIZE;
+use super::segment::{HEAD_SIZE, Head, HeadError, MARK_SIZE, read_length_mark};
 
 /// Bytes that are read at once.
 pub(super) const CHUNK: usize = 1 << 20;
@@ -73,6 +73,27 @@ impl Home {
             Kind::Mark => vnode == 0,
             _ => vnode < self.layout.vnodes && vnode % self.layout.lanes == self.lane,
         }
+    }
+}
+
+/// What the first bytes of a segment say.
+pub(super) struct Opening {
+    pub(super) head: Result<Head, HeadError>,
+    /// The length of the segment before.
+    pub(super) before: Option<u64>,
+}
+
+impl Opening {
+    /// Reads it from a segment whose bytes `read` reads.
+    pub(super) fn read(
+        mut read: impl FnMut(u64, &mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Opening> {
+        let mut bytes = [0; HEAD_SIZE + HEADER_SIZE + MARK_SIZE];
+        let len = read(0, &mut bytes)?;
+        let first = bytes[..len].get(HEAD_SIZE..).unwrap_or_default();
+        let mark = Header::read(first).filter(|header| header.kind == Kind::Mark);
+        let before = mark.and_then(|header| header.payload(first)).and_then(read_length_mark);
+        Ok(Opening { head: Head::decode(&bytes[..len]), before })
     }
 }
 

@@ -15,7 +15,8 @@
 //!            compaction drops may take the records of the highest dots away, this stays
 //!   cluster: the cluster's hash seed, hashed: a folder of another cluster is refused
 //!
-//! Mark payload: u8 1 · u64 n   all bytes of this segment below n are durable
+//! Mark payload: u8 1 · u64 n   all bytes of this segment below n, and all before it, are durable
+//!               u8 2 · u64 n   the segment before this one has n bytes; the first frame
 //! ```
 //!
 //! Integers are little-endian.
@@ -130,20 +131,42 @@ pub fn segment_number(name: &str) -> Option<u32> {
     name.strip_suffix(".seg").filter(|digits| digits.len() == 10)?.parse().ok()
 }
 
+/// Bytes of a Mark's payload.
+pub const MARK_SIZE: usize = 9;
+
 const DURABLE: u8 = 1;
+const LENGTH: u8 = 2;
 
 /// The payload of a Mark: all bytes of the segment below `durable` are durable.
-pub fn mark(durable: u64) -> [u8; 9] {
-    let mut out = [0; 9];
-    out[0] = DURABLE;
-    out[1..].copy_from_slice(&durable.to_le_bytes());
+pub fn mark(durable: u64) -> [u8; MARK_SIZE] {
+    note(DURABLE, durable)
+}
+
+/// The payload of a Mark: the segment before this one has `len` bytes.
+pub fn length_mark(len: u64) -> [u8; MARK_SIZE] {
+    note(LENGTH, len)
+}
+
+fn note(tag: u8, number: u64) -> [u8; MARK_SIZE] {
+    let mut out = [0; MARK_SIZE];
+    out[0] = tag;
+    out[1..].copy_from_slice(&number.to_le_bytes());
     out
 }
 
-/// Reads a Mark's payload; `None` if this version does not know it.
+/// Reads up to where a Mark says that all is durable; `None` if it says something else.
 pub fn read_mark(payload: &[u8]) -> Option<u64> {
+    read_note(DURABLE, payload)
+}
+
+/// Reads what length a Mark says the segment before has; `None` if it says something else.
+pub fn read_length_mark(payload: &[u8]) -> Option<u64> {
+    read_note(LENGTH, payload)
+}
+
+fn read_note(wanted: u8, payload: &[u8]) -> Option<u64> {
     let (&tag, rest) = payload.split_first()?;
-    (tag == DURABLE).then(|| rest.try_into().map(u64::from_le_bytes).ok())?
+    (tag == wanted).then(|| rest.try_into().map(u64::from_le_bytes).ok())?
 }
 
 #[cfg(test)]
@@ -187,6 +210,8 @@ mod tests {
         assert_eq!(segment_number("0000000042.hint"), None);
         assert_eq!(segment_number("42.seg"), None);
         assert_eq!(read_mark(&mark(77)), Some(77));
+        assert_eq!(read_length_mark(&length_mark(77)), Some(77));
+        assert_eq!((read_mark(&length_mark(7)), read_length_mark(&mark(7))), (None, None));
         assert_eq!(read_mark(&[2; 9]), None);
         assert_eq!(read_mark(&[1; 8]), None);
     }

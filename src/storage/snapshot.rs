@@ -95,7 +95,13 @@ fn parent_of(target: &Path) -> &Path {
 /// The life that a node finds in the snapshot of `life`.
 fn restored(life: &life::Lived) -> life::Lived {
     let boot = Boot(life.boot.0.saturating_add(BOOT_LEAP).min(u16::MAX - 1));
-    life::Lived { boot, clean: false, machine: String::new(), layout: life.layout }
+    life::Lived {
+        boot,
+        start: life.start,
+        clean: false,
+        machine: String::new(),
+        layout: life.layout,
+    }
 }
 
 /// Puts all segments of the moment into `part`.

@@ -79,6 +79,24 @@ impl Sight {
     }
 }
 
+/// What is known of a segment before it is walked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Outline {
+    pub(super) number: u32,
+    /// Its length.
+    pub(super) len: u64,
+    /// What length it says the segment before it has.
+    pub(super) before: Option<u64>,
+}
+
+impl Outline {
+    /// How long the segment was when `next` was begun, if that is longer than it is now.
+    pub(super) fn was_longer(&self, next: &Outline) -> Option<u64> {
+        let is_next = self.number + 1 == next.number;
+        next.before.filter(|before| is_next && *before > self.len)
+    }
+}
+
 /// What a crash left of a lane's segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Left {
@@ -88,25 +106,31 @@ pub(super) struct Left {
     pub(super) cut_at: Option<u64>,
 }
 
-/// Finds the torn tail of a lane whose segments have these `numbers`, oldest first. `look` is asked
-/// what is in one of them, from the youngest back, while that matters.
+/// Finds the torn tail of a lane of these segments, oldest first. `look` is asked what is in one of
+/// them, from the youngest back, while that matters.
 pub(super) fn torn<E>(
     past: Past,
-    numbers: &[u32],
+    segments: &[Outline],
     mut look: impl FnMut(usize) -> Result<Sight, E>,
 ) -> Result<Left, E> {
     let mut judge = Judge::new(past);
-    let mut left = Left { keep: numbers.len(), cut_at: None };
-    for index in (0..numbers.len()).rev() {
+    let mut left = Left { keep: segments.len(), cut_at: None };
+    for (index, segment) in segments.iter().enumerate().rev() {
         if judge.is_done() {
             break;
         }
-        match judge.torn_at(&look(index)?) {
+        let mut sight = look(index)?;
+        if segments.get(index + 1).is_some_and(|next| segment.was_longer(next).is_some()) {
+            sight.note_bad(segment.len);
+        }
+        match judge.torn_at(&sight) {
             Some(0) => left = Left { keep: index, cut_at: None },
-            Some(at) => left = Left { keep: index + 1, cut_at: Some(at) },
+            Some(at) => {
+                left = Left { keep: index + 1, cut_at: Some(at).filter(|at| *at < segment.len) };
+            }
             None => {}
         }
-        let is_gap = index > 0 && numbers[index - 1] + 1 < numbers[index];
+        let is_gap = index > 0 && segments[index - 1].number + 1 < segment.number;
         if is_gap && judge.torn_at(&Sight::new(false)).is_some() {
             left = Left { keep: index, cut_at: None };
         }
@@ -262,8 +286,13 @@ mod tests {
         use Part::{Bad, Good, Mark};
         let crashed = Past { clean: false, machine_restarted: true };
         let left = |past, lane: &[(u32, &[Part])]| {
-            let numbers: Vec<u32> = lane.iter().map(|(number, _)| *number).collect();
-            let left = torn(past, &numbers, |index| Ok::<_, ()>(sight(lane[index].1)));
+            let outline = |(number, parts): &(u32, &[Part])| Outline {
+                number: *number,
+                len: parts.len() as u64 * SIZE,
+                before: None,
+            };
+            let segments: Vec<Outline> = lane.iter().map(outline).collect();
+            let left = torn(past, &segments, |index| Ok::<_, ()>(sight(lane[index].1)));
             left.map(|Left { keep, cut_at }| (keep, cut_at.map(|at| at / SIZE))).unwrap()
         };
         assert_eq!(left(crashed, &[]), (0, None));
@@ -277,6 +306,25 @@ mod tests {
         assert_eq!(left(crashed, &marked), (2, Some(2)));
         assert_eq!(left(crashed, &[(1, &[Good]), (3, &[Good])]), (1, None));
         assert_eq!(left(crashed, &[(1, &[Good]), (3, &[Good, Mark(1)])]), (2, None));
+    }
+
+    #[test]
+    fn a_segment_that_lost_its_end_at_a_frame_is_torn_there() {
+        use Part::{Good, Mark};
+        let left = |past, len: u64, younger: &[Part]| {
+            let older = Outline { number: 1, len, before: None };
+            let next = Outline { number: 2, len: 20, before: Some(30) };
+            let look = |index| Ok::<_, ()>(sight([&[Good, Good], younger][index]));
+            torn(past, &[older, next], look).map(|left| (left.keep, left.cut_at)).unwrap()
+        };
+        let crashed = Past { clean: false, machine_restarted: true };
+        assert_eq!(left(crashed, 20, &[Good, Good]), (1, None));
+        assert_eq!(left(crashed, 30, &[Good, Good]), (2, None));
+        assert_eq!(left(crashed, 20, &[Good, Mark(1)]), (2, None));
+        for past in PASTS {
+            let kept = if past == crashed { 1 } else { 2 };
+            assert_eq!(left(past, 20, &[Good, Good]), (kept, None), "{past:?}");
+        }
     }
 
     #[test]

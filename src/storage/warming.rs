@@ -5,6 +5,7 @@
 //! key is still cold and the record is the one that its stub tells of.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
 use crate::base::id::VnodeId;
 use crate::base::time::UnixMs;
@@ -208,6 +209,7 @@ impl VnodeWrite<'_> {
         self.keyspace.resize_blocks(block.footprint(), warm.footprint());
         *block = warm.freshly_warmed();
         self.vnode.turn(false);
+        self.keyspace.sweep.warmed.fetch_add(1, Ordering::Relaxed);
         Match::Done
     }
 }

@@ -54,10 +54,35 @@ pub struct View<'a> {
     pub body: Body<'a>,
 }
 
+/// What is remembered of the use of a visible key. There is no clock for each key: a bit says
+/// whether it was used since the hand that cools values last came by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Usage {
+    /// Nothing: without a limit of memory nobody asks.
+    Untracked,
+    /// The value is in memory.
+    Hot {
+        /// Used since the hand last came by.
+        visited: bool,
+        /// When it was last written.
+        written: UnixMs,
+    },
+    /// The value is on disk only.
+    Cold {
+        /// When it was last written.
+        written: UnixMs,
+    },
+}
+
 /// What a keyed command may look at: the keys of one vnode, whose lock is held.
 pub trait Views {
     /// The visible state of `key` at the call's moment.
     fn view(&self, key: &[u8]) -> Option<View<'_>>;
+
+    /// What is remembered of the use of `key`; none if it is not visible. To ask is no use of it.
+    fn usage(&self, key: &[u8]) -> Option<Usage> {
+        self.view(key).map(|_| Usage::Untracked)
+    }
 }
 
 /// What a visible key holds.

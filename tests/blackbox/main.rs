@@ -4,6 +4,7 @@
 //! machine can run at a time.
 
 mod deaths;
+mod durability;
 mod hostile_clients;
 mod hostile_peers;
 mod linearizability;

@@ -244,7 +244,7 @@ pub const ROWS: &[Spec] = &[
                 "object|freq",
                 "4.0.0",
                 object::object_freq,
-                "Answers an error: there is no LFU policy",
+                "With maxmemory answers 2 for a value in memory that was used lately, 1 for any other in memory, 0 for one on disk; else an error",
             ),
             row("object|help", 2, &[Loading, Stale], Run::Session).docs(
                 Group::Generic,
@@ -256,7 +256,7 @@ pub const ROWS: &[Spec] = &[
                 "object|idletime",
                 "2.2.3",
                 object::object_idletime,
-                "Answers 0 if the key exists: the moment of its last use is not kept",
+                "Answers 0 if a key was used lately, else the seconds since it was last written",
             ),
             inspecting(
                 "object|refcount",
@@ -281,7 +281,7 @@ pub const ROWS: &[Spec] = &[
                     Group::Server,
                     "4.0.0",
                     CONSTANT,
-                    "Answers how many bytes a key, its value and its history take in memory",
+                    "Answers how many bytes a key, its value and its history take in memory; a value on disk takes none",
                 )
                 .args(&[KEY, Arg::integer("count").token("SAMPLES").optional()]),
         ]),

@@ -1,4 +1,4 @@
-//! The rows of the node: COMMAND, CONFIG, INFO, TIME.
+//! The rows of the node: COMMAND, CONFIG, INFO, TIME, and BGSAVE with its kin.
 
 use crate::command::docs::{Arg, Group};
 use crate::command::flags::{Category, Flag};
@@ -6,7 +6,7 @@ use crate::command::spec::{Run, Spec};
 
 use super::{BY_SUBCOMMAND, CONSTANT, PER_COMMAND};
 
-use Flag::{Admin, Fast, Loading, Noscript, Stale};
+use Flag::{Admin, Fast, Loading, NoAsyncLoading, NoMulti, Noscript, Stale};
 
 const fn row(name: &'static str, arity: i32, flags: &[Flag]) -> Spec {
     Spec::new(name, arity, Run::Session).flags(flags, &[])
@@ -18,6 +18,8 @@ const fn command(name: &'static str, arity: i32) -> Spec {
 }
 
 const OPERATOR: &[Flag] = &[Admin, Noscript, Loading, Stale];
+const SAVER: &[Flag] = &[Admin, Noscript, NoAsyncLoading];
+const PER_SEGMENT: &str = "O(N) in the number of segments";
 const ANY_ORDER: &[&str] = &["nondeterministic_output_order"];
 const NAMES: &[Arg] = &[Arg::string("command-name").optional().multiple()];
 const WHOLE: &[Arg] = &[Arg::string("command"), Arg::string("arg").optional().multiple()];
@@ -112,6 +114,35 @@ pub const ROWS: &[Spec] = &[
         .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
         .docs(Group::Server, "1.0.0", CONSTANT, "Reports this node's state by sections")
         .args(&[Arg::string("section").optional().multiple()]),
+    row("bgsave", -1, SAVER)
+        .docs(
+            Group::Server,
+            "1.0.0",
+            CONSTANT,
+            "Begins a snapshot of this node in the folder `snapshot` beside its log, and answers at once",
+        )
+        .args(&[Arg::word("schedule", "SCHEDULE").since("3.2.2").optional()]),
+    row("save", 1, &[Admin, Noscript, NoAsyncLoading, NoMulti]).docs(
+        Group::Server,
+        "1.0.0",
+        PER_SEGMENT,
+        "Makes the same snapshot as BGSAVE, and answers when it is done; nobody else waits",
+    ),
+    Spec::new("lastsave", 1, Run::Session)
+        .flags(&[Loading, Stale, Fast], &[Category::Admin, Category::Dangerous])
+        .tips(&["nondeterministic_output"])
+        .docs(
+            Group::Server,
+            "1.0.0",
+            CONSTANT,
+            "Answers the Unix time of this node's last snapshot, or of its start",
+        ),
+    row("bgrewriteaof", 1, SAVER).docs(
+        Group::Server,
+        "1.0.0",
+        CONSTANT,
+        "Begins to compact this node's log now, which it does by itself when much of it is dead",
+    ),
     row("time", 1, &[Loading, Stale, Fast]).tips(&["nondeterministic_output"]).docs(
         Group::Server,
         "2.6.0",

@@ -37,6 +37,9 @@ fn nothing_said_is_one_node_on_loopback() {
     assert_eq!(settings.request_timeout, Duration::from_secs(2));
     assert_eq!((settings.timeout, settings.tcp_keepalive), (None, Some(Duration::from_secs(300))));
     assert_eq!(settings.data_dir, PathBuf::from("kvorum-data/n1"));
+    assert_eq!((settings.maxmemory, settings.fsync), (0, Fsync::Everysec));
+    assert_eq!((settings.segment_size, settings.accept_damage), (64 << 20, false));
+    assert_eq!(usize::from(settings.lanes), (settings.threads / 2).max(1));
     assert!(settings.remarks().is_empty());
 }
 
@@ -53,6 +56,33 @@ fn flag_before_environment_before_file() {
     assert_eq!(settings.timeout, Some(Duration::from_secs(12)));
     let settings = read(&[], &[("KVORUM_CONFIG", &path)]).unwrap();
     assert_eq!(settings.port, 1_001);
+}
+
+#[test]
+fn the_log_is_told_by_the_names_of_redis() {
+    let flags = ["--maxmemory", "100MB", "--maxmemory-policy", "NOEVICTION", "--appendonly", "yes"];
+    let settings = read(&flags, &[("KVORUM_LANES", "3")]).unwrap();
+    assert_eq!((settings.maxmemory, settings.lanes), (100 << 20, 3));
+    assert_eq!(read(&["--threads", "9"], &[]).unwrap().lanes, 4);
+    assert_eq!(read(&["--threads", "1"], &[]).unwrap().lanes, 1);
+    assert!(read(&["--accept-damage", "yes"], &[]).unwrap().remarks()[0].contains("accept-damage"));
+}
+
+#[test]
+fn fsync_is_another_name_of_appendfsync() {
+    let (_folder, path) = file("k.toml", "fsync = \"no\"\n");
+    let fsync = |flags: &[&str], variables: &[(&str, &str)]| {
+        read(&[&["--config", &path], flags].concat(), variables).unwrap().fsync
+    };
+    assert_eq!(fsync(&[], &[]), Fsync::No);
+    assert_eq!(fsync(&[], &[("KVORUM_FSYNC", "ALWAYS")]), Fsync::Always);
+    let both = [("KVORUM_FSYNC", "no"), ("KVORUM_APPENDFSYNC", "everysec")];
+    assert_eq!(fsync(&[], &both), Fsync::Everysec);
+    assert_eq!(fsync(&["--fsync", "always"], &both), Fsync::Always);
+    assert_eq!(
+        refused(&["--fsync", "x"], &[]),
+        "appendfsync = \"x\" (flag --appendfsync): must be one of everysec, always, no"
+    );
 }
 
 #[test]
@@ -85,6 +115,13 @@ fn errors_name_setting_value_and_origin() {
         (&["--bind", "localhost"], "must be an IP address"),
         (&["--threads", "0"], "must be a whole number from 1 to 1024"),
         (&["--proto-max-bulk-len", "1gb"], "from 1mb to 512mb"),
+        (&["--maxmemory", "many"], "must be a size such as 64mb"),
+        (&["--maxmemory-policy", "allkeys-lru"], "must be noeviction: Kvorum deletes no keys"),
+        (&["--appendonly", "no"], "must be yes: the log is where the data is"),
+        (&["--appendfsync", "often"], "must be one of everysec, always, no"),
+        (&["--segment-size", "2gb"], "from 1mb to 1gb"),
+        (&["--lanes", "65"], "must be a whole number from 1 to 64"),
+        (&["--accept-damage", "perhaps"], "must be yes or no"),
         (&["--log-format", "xml"], "must be text or json"),
         (&["--log", "a=b=c"], "must be a log filter"),
         (&["--cluster", "a b"], "letters, digits"),
@@ -195,7 +232,8 @@ fn a_child_reads_the_same_settings() {
         "--members", "1=[::1]:7000@9000;zone=a;weight=2,5=h:6379", "--node-id", "1", "--bind", "::1",
         "--peer-port", "9001", "--announce-host", "me", "--data-dir", "/d", "--threads", "3",
         "--cluster", "c", "--secret", "s", "--vnodes", "64", "--n", "5", "--r", "3", "--w", "3",
-        "--request-timeout-ms", "9", "--requirepass", "p", "--maxclients", "8", "--timeout", "7",
+        "--maxmemory", "100mb", "--appendfsync", "always", "--segment-size", "2mb", "--lanes", "7",
+        "--accept-damage", "yes", "--request-timeout-ms", "9", "--requirepass", "p", "--maxclients", "8", "--timeout", "7",
         "--tcp-keepalive", "0", "--proto-max-bulk-len", "2mb", "--client-query-buffer-limit", "3mb",
         "--client-output-buffer-limit", "0", "--log", "debug", "--log-format", "json",
     ];

@@ -174,6 +174,38 @@ impl Client {
         self.send_raw(&bytes)
     }
 
+    /// Sends many commands, a hundred at a time, and answers their replies.
+    pub(crate) fn pipeline<A: AsRef<[u8]>>(
+        &mut self,
+        commands: impl IntoIterator<Item = Vec<A>>,
+    ) -> io::Result<Vec<Value>> {
+        let mut replies = Vec::new();
+        let mut commands = commands.into_iter().peekable();
+        while commands.peek().is_some() {
+            let (mut bytes, mut owed) = (Vec::new(), 0);
+            for args in commands.by_ref().take(100) {
+                encode(&args, &mut bytes);
+                owed += 1;
+            }
+            self.send_raw(&bytes)?;
+            for _ in 0..owed {
+                replies.push(self.receive()?);
+            }
+        }
+        Ok(replies)
+    }
+
+    /// The value of a field of `INFO section`; empty if there is none.
+    pub(crate) fn info(&mut self, section: &str, field: &str) -> io::Result<String> {
+        let text = match self.call(&["INFO", section])? {
+            Value::Bulk(bytes) | Value::Verbatim(bytes) => bytes,
+            reply => return Err(io::Error::other(format!("INFO: {reply:?}"))),
+        };
+        let text = String::from_utf8_lossy(&text);
+        let of = |line: &str| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_owned());
+        Ok(text.lines().find_map(of).unwrap_or_default())
+    }
+
     /// Sends bytes as they are.
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Condvar, Mutex};
 use std::thread;
@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use super::client::{Client, Value};
 use super::links::Link;
+use super::poll::until;
 
 /// How long a node may take from its start to serving, on a machine that is busy with tests.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -38,11 +39,41 @@ pub(crate) struct Options {
     pub(crate) password: Option<String>,
     /// Whether nodes see each other through relays that a test can cut.
     pub(crate) are_links_cuttable: bool,
+    /// More arguments for every node.
+    pub(crate) args: Vec<String>,
+    /// Where the nodes' folders are made, if not among the cluster's own temporary files.
+    pub(crate) folder: Option<PathBuf>,
+    /// Whether permissions bind the nodes even if root runs the tests.
+    pub(crate) is_bound_by_permissions: bool,
 }
 
 impl Options {
     pub(crate) fn new(nodes: usize, n: usize, r: usize, w: usize) -> Options {
-        Options { nodes, n, r, w, password: None, are_links_cuttable: false }
+        Options {
+            nodes,
+            n,
+            r,
+            w,
+            password: None,
+            are_links_cuttable: false,
+            args: vec![],
+            folder: None,
+            is_bound_by_permissions: false,
+        }
+    }
+
+    /// With more arguments, given as words.
+    pub(crate) fn args(self, words: &str) -> Options {
+        let args = words.split_ascii_whitespace().map(str::to_owned).collect();
+        Options { args, ..self }
+    }
+
+    pub(crate) fn folder(self, folder: &Path) -> Options {
+        Options { folder: Some(folder.to_owned()), ..self }
+    }
+
+    pub(crate) fn bound_by_permissions(self) -> Options {
+        Options { is_bound_by_permissions: true, ..self }
     }
 
     pub(crate) fn password(self, password: &str) -> Options {
@@ -146,6 +177,9 @@ impl Cluster {
     fn command(&self, node: usize) -> Command {
         let Options { n, r, w, .. } = self.options;
         let mut command = program();
+        if self.options.is_bound_by_permissions && rustix::process::geteuid().is_root() {
+            command = powerless(&command);
+        }
         command.arg("server").arg("--node-id").arg(node.to_string());
         command.arg("--port").arg(self.nodes[node - 1].port.to_string());
         command.arg("--peer-port").arg(self.nodes[node - 1].peer_port.to_string());
@@ -157,6 +191,7 @@ impl Cluster {
         if let Some(password) = &self.options.password {
             command.args(["--requirepass", password]);
         }
+        command.args(&self.options.args);
         command
     }
 
@@ -269,19 +304,56 @@ impl Cluster {
 
     /// Starts a node again that ended, with its old directory and ports, and waits for it.
     pub(crate) fn restart(&mut self, node: usize) {
+        self.launch(node);
+        self.await_node(node);
+    }
+
+    /// Starts a node again that ended, and does not wait for it.
+    pub(crate) fn launch(&mut self, node: usize) {
         assert!(self.nodes[node - 1].child.is_none(), "node {node} still runs");
-        for attempt in 1.. {
-            self.spawn(node);
-            match self.ready(node, READY_WITHIN) {
-                Ok(()) => return,
-                // A dying process's port may need a moment.
-                Err(what) if attempt < STARTS_MAX && what.contains("exited") => {
-                    self.nodes[node - 1].child = None;
-                    thread::sleep(Duration::from_millis(200));
-                }
-                Err(what) => panic!("node {node} did not come back: {what}"),
-            }
-        }
+        self.spawn(node);
+    }
+
+    /// Waits until a launched node is ready.
+    pub(crate) fn await_node(&mut self, node: usize) {
+        self.ready(node, READY_WITHIN)
+            .unwrap_or_else(|what| panic!("node {node} did not come back: {what}"));
+    }
+
+    /// Starts a node again that ended, and waits until it has given up: its status, and what it
+    /// said this time.
+    pub(crate) fn launch_in_vain(&mut self, node: usize) -> (ExitStatus, String) {
+        let said_before = fs::read(self.log(node)).map_or(0, |log| log.len());
+        self.launch(node);
+        let status = until("the node gives up", READY_WITHIN, || {
+            let status = self.child(node).try_wait().expect("a child can be asked");
+            status.ok_or_else(|| "it runs".to_owned())
+        });
+        self.nodes[node - 1].child = None;
+        let log = fs::read(self.log(node)).unwrap_or_default();
+        (status, String::from_utf8_lossy(&log[said_before..]).into_owned())
+    }
+
+    /// All that `node` has logged in all its lives.
+    pub(crate) fn log_text(&self, node: usize) -> String {
+        String::from_utf8_lossy(&fs::read(self.log(node)).unwrap_or_default()).into_owned()
+    }
+
+    /// Other arguments for every start from now on, given as words.
+    pub(crate) fn set_args(&mut self, words: &str) {
+        self.options = self.options.clone().args(words);
+    }
+
+    /// The command that would start `node` on its folder, but on other ports and in a cluster of
+    /// its own.
+    pub(crate) fn rival(&self, node: usize) -> Command {
+        let ports = free_ports(2);
+        let mut command = program();
+        command.args(["server", "--node-id", "1", "--secret", SECRET]);
+        command.arg("--port").arg(ports[0].to_string());
+        command.arg("--peer-port").arg(ports[1].to_string());
+        command.arg("--data-dir").arg(self.data_dir(node));
+        command
     }
 
     /// Cuts every link between nodes of different sides; nodes that are named nowhere stay as
@@ -317,8 +389,10 @@ impl Cluster {
         self.child(node).try_wait().expect("a child can be asked").is_none()
     }
 
-    fn data_dir(&self, node: usize) -> PathBuf {
-        self.dir.path().join(format!("node-{node}"))
+    /// The folder of `node`.
+    pub(crate) fn data_dir(&self, node: usize) -> PathBuf {
+        let parent = self.options.folder.as_deref().unwrap_or(self.dir.path());
+        parent.join(format!("node-{node}"))
     }
 
     fn log(&self, node: usize) -> PathBuf {
@@ -374,6 +448,26 @@ pub(crate) const SECRET: &str = "a secret of the tests";
 
 fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// The program with other arguments than `server`: its status, and all that it printed.
+pub(crate) fn tool(args: &[&str], folder: &Path) -> (ExitStatus, String) {
+    let output = program().args(args).arg(folder).output().expect("the program starts");
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status, String::from_utf8_lossy(&printed).into_owned())
+}
+
+/// The same command without root's right to pass by permissions.
+fn powerless(command: &Command) -> Command {
+    let mut other = Command::new("setpriv");
+    other.arg("--bounding-set=-dac_override,-dac_read_search").arg(command.get_program());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
+        };
+    }
+    other
 }
 
 fn program() -> Command {

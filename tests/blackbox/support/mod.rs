@@ -4,6 +4,10 @@
 
 pub(crate) mod client;
 pub(crate) mod cluster;
+pub(crate) mod filler;
 pub(crate) mod linearizable;
 pub(crate) mod links;
+pub(crate) mod load;
+pub(crate) mod poll;
 pub(crate) mod transcript;
+pub(crate) mod volume;
