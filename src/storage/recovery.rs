@@ -356,7 +356,7 @@ impl Lane<'_> {
         report.note(self.home.layout, Damage { lane, segment, range, suspect, flaw });
     }
 
-    fn open(&self, SegmentView { number, len }: SegmentView) -> io::Result<Planned> {
+    fn open(&self, SegmentView { number, len, .. }: SegmentView) -> io::Result<Planned> {
         let opening = Opening::read(|offset, buffer| {
             self.log.read_range(self.index(), number, offset, buffer)
         })?;
