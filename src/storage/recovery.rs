@@ -36,7 +36,7 @@ use super::life::Past;
 use super::log::{Layout, Log, SegmentView};
 use super::place::Place;
 use super::scan::{CHUNK, Home, Opening, Piece, Scan, Suspect};
-use super::segment::{HEAD_SIZE, Head, HeadError};
+use super::segment::{HEAD_SIZE, Head, HeadError, lane_folder, segment_name};
 use super::tail::{Outline, Sight, torn};
 
 /// How often a line tells how far the recovery is.
@@ -89,6 +89,11 @@ impl fmt::Display for Flaw {
     }
 }
 
+/// A segment's file within the log's folder.
+fn path_of(lane: u16, segment: u32) -> String {
+    format!("{}/{}", lane_folder(lane), segment_name(segment))
+}
+
 /// Damaged bytes of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Damage {
@@ -107,11 +112,7 @@ pub struct Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Damage { lane, segment, range, suspect, flaw } = self;
-        write!(
-            f,
-            "lane {lane}, segment {segment}, bytes {}..{}: {flaw}; ",
-            range.start, range.end
-        )?;
+        write!(f, "{}, bytes {}..{}: {flaw}; ", path_of(*lane, *segment), range.start, range.end)?;
         match suspect {
             Suspect::Nobody => f.write_str("no vnode is concerned"),
             Suspect::Vnode(vnode) => write!(f, "vnode {} is suspect", vnode.0),
@@ -138,7 +139,7 @@ pub struct Cut {
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Cut { lane, segment, at, bytes, frames } = self;
-        write!(f, "lane {lane}, segment {segment}: {bytes} bytes cut off at {at}")?;
+        write!(f, "{}: {bytes} bytes cut off at {at}", path_of(*lane, *segment))?;
         if *frames > 0 {
             write!(f, ", {frames} whole frames among them")?;
         }
