@@ -31,6 +31,8 @@ mod weight;
 #[cfg(test)]
 mod compaction_tests;
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod disk_tests;
 #[cfg(test)]
 mod hint_tests;
