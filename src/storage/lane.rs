@@ -539,6 +539,7 @@ impl Lane {
         let head = Head { lane: self.number, number, ceiling: ground.ceiling(), ..ground.head };
         file.write_at(0, &head.encode())?;
         *next = Next { number: number + 1, ..Next::default() };
+        ground.set_trouble(self.number, Trouble::Room, None);
         drop(next);
         self.roll_active();
         let segment = Segment {
@@ -590,8 +591,7 @@ impl Lane {
     pub(super) fn keep(&self, ground: &Ground, retry: bool) {
         let active = place(self.written()).segment;
         if self.asked_for.load(Ordering::Acquire) == active && active > 0 {
-            let why = self.prepare(ground).err().map(|error| reason(&error));
-            ground.set_trouble(self.number, Trouble::Room, why.as_deref());
+            self.prepare(ground);
         }
         if retry && self.writer.lock().failed.is_some() {
             // An error is noted where it happens.
@@ -599,13 +599,15 @@ impl Lane {
         }
     }
 
-    fn prepare(&self, ground: &Ground) -> io::Result<()> {
+    fn prepare(&self, ground: &Ground) {
         let mut next = self.next.lock();
         // None comes after a lane's end.
         if next.number > 0 {
-            self.reserve_next(ground, &mut next, 0)?;
+            let reserved = self.reserve_next(ground, &mut next, 0);
+            let why = reserved.err().map(|error| reason(&error));
+            // Under the lock, so that whoever reserves after us has the last word.
+            ground.set_trouble(self.number, Trouble::Room, why.as_deref());
         }
-        Ok(())
     }
 
     /// Bytes that can be written for which room was set aside.

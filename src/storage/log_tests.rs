@@ -327,6 +327,18 @@ fn a_full_disk_is_found_before_a_write_fails() {
 }
 
 #[test]
+fn room_that_the_writer_finds_first_ends_the_refusal() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::No);
+    disk.set_space(Some(100));
+    put(&log, 0, &[1; 600]).unwrap();
+    eventually("refused", || log.refusal().is_some());
+    disk.set_space(None);
+    put(&log, 0, &[1; 600]).unwrap();
+    eventually("room again", || log.refusal().is_none());
+}
+
+#[test]
 fn a_failed_sync_gives_the_segment_up_and_what_was_lost_is_appended_again() {
     for fsync in [Fsync::Always, Fsync::Everysec] {
         let disk = SimDisk::default();
