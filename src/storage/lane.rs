@@ -368,7 +368,7 @@ impl Lane {
         }
     }
 
-    /// Begins segment `number`.
+    /// Begins segment `number`, durably.
     pub(super) fn begin(&self, ground: &Ground, number: u32) -> io::Result<()> {
         {
             let mut next = self.next.lock();
@@ -379,7 +379,12 @@ impl Lane {
             let mut buffer = self.buffer.lock();
             (buffer.segment, buffer.offset) = (number, HEAD_SIZE as u32);
         }
-        self.write_out(ground, EVERYTHING, true).map_err(io::Error::other)
+        self.write_out(ground, EVERYTHING, true).map_err(io::Error::other)?;
+        self.file(number)?.sync()?;
+        self.names_changed.store(false, Ordering::Release);
+        ground.disk.sync_folder(&self.folder)?;
+        self.tide.rise(self.written());
+        Ok(())
     }
 
     /// Appends a frame. Returns its place and its end's position.

@@ -251,8 +251,6 @@ impl Log {
                 segment.file.sync()?;
             }
             lane.begin(&self.core.ground, self.first_number(lane)?)?;
-            lane.names_changed.store(false, Ordering::Release);
-            self.disk().sync_folder(&lane.folder)?;
         }
         self.disk().sync_folder(&self.folder)?;
         if let Some(above) = self.folder.parent() {
