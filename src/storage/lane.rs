@@ -31,6 +31,7 @@ use crate::base::time::Hlc;
 
 use super::disk::{Disk, DiskFile, reason};
 use super::frame::{self, Kind};
+use super::pace;
 use super::place::Place;
 use super::segment::{self, HEAD_SIZE, Head};
 use super::tide::Tide;
@@ -393,7 +394,8 @@ impl Lane {
     /// Begins segment `number`, durably.
     pub(super) fn begin(&self, ground: &Ground, number: u32) -> io::Result<()> {
         if self.wanted_size.load(Ordering::Acquire) == 0 {
-            self.set_segment_size(ground.segment_size);
+            // Until it is known how much is alive: see `pace`.
+            self.set_segment_size(pace::segment_size(0, ground.segment_size));
         }
         {
             let mut next = self.next.lock();

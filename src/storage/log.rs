@@ -127,8 +127,6 @@ pub struct SegmentView {
     pub number: u32,
     /// Its bytes.
     pub len: u64,
-    /// A sync of it failed: what it lost was appended again after it.
-    pub lost: bool,
 }
 
 /// How the log fares, for the operator. Counts are since the start.
@@ -445,11 +443,13 @@ impl Log {
     pub fn segments(&self, lane: usize) -> Vec<SegmentView> {
         let files = self.core.lanes[lane].files.read();
         let sealed = files.iter().filter(|(_, segment)| segment.stage == Stage::Sealed);
-        let view = |(&number, segment): (&u32, &Segment)| {
-            let Segment { len, lost, .. } = *segment;
-            SegmentView { number, len, lost }
-        };
-        sealed.map(view).collect()
+        sealed.map(|(&number, segment)| SegmentView { number, len: segment.len }).collect()
+    }
+
+    /// Whether a sync of a segment has failed: what it lost was appended again after it.
+    pub(super) fn has_lost(&self, lane: usize, number: u32) -> bool {
+        let files = self.core.lanes[lane].files.read();
+        files.get(&number).is_some_and(|segment| segment.lost)
     }
 
     /// How many lanes there are.
