@@ -589,6 +589,7 @@ impl Lane {
         let head = Head { lane: self.number, number, ceiling: ground.ceiling(), ..ground.head };
         file.write_at(0, &head.encode())?;
         *next = Next { number: number + 1, ..Next::default() };
+        self.prepared.store(0, Ordering::Release);
         ground.set_trouble(self.number, Trouble::Room, None);
         drop(next);
         self.roll_active();
@@ -653,7 +654,7 @@ impl Lane {
         let mut next = self.next.lock();
         // None comes after a lane's end.
         if next.number > 0 {
-            let reserved = self.reserve_next(ground, &mut next, 0);
+            let reserved = self.reserve_next(ground, &mut next, self.next_size());
             let why = reserved.err().map(|error| reason(&error));
             // Under the lock, so that whoever reserves after us has the last word.
             ground.set_trouble(self.number, Trouble::Room, why.as_deref());
