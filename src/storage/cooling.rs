@@ -15,7 +15,7 @@
 //! [`BUCKETS_AT_ONCE`] buckets and appends [`APPENDED_AT_ONCE`] bytes, and then goes to the next
 //! vnode.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::base::hash::HashSeed;
 use crate::base::id::VnodeId;
@@ -23,7 +23,7 @@ use crate::base::time::UnixMs;
 use crate::value::entry::Entry;
 use crate::value::view::Kind as Type;
 
-use super::block::{Block, ColdEntry, Form, block_at, size_class};
+use super::block::{Block, ColdEntry, Footprint, Form, block_at};
 use super::frame::Kind;
 use super::keyspace::{Journal, Keyspace};
 use super::place::Place;
@@ -54,7 +54,6 @@ pub(super) struct Sweep {
     budget: AtomicUsize,
     /// The vnode that comes next.
     next: AtomicUsize,
-    full: AtomicBool,
 }
 
 impl Sweep {
@@ -68,14 +67,13 @@ impl Keyspace {
     pub fn set_budget(&self, bytes: u64) {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.sweep.budget.store(bytes, Ordering::Relaxed);
-        if bytes == 0 {
-            self.sweep.full.store(false, Ordering::Relaxed);
-        }
     }
 
-    /// Whether memory is over its budget and there is nothing left to cool.
+    /// Whether memory would be over its budget even if everything were cool.
     pub fn is_full(&self) -> bool {
-        self.sweep.full.load(Ordering::Relaxed)
+        let budget = self.sweep.budget.load(Ordering::Relaxed);
+        let least = if self.log().is_some() { self.least() } else { self.used() };
+        budget > 0 && least > budget
     }
 
     /// Cools a little if memory is over its budget, the more the further it is: to be called after
@@ -83,12 +81,12 @@ impl Keyspace {
     pub fn make_room(&self, now: UnixMs) {
         let budget = self.sweep.budget.load(Ordering::Relaxed);
         if budget == 0 || self.used() <= budget {
-            return self.set_full(false);
+            return;
         }
         let refused = self.log().is_none_or(|log| log.refusal().is_some());
         let appends = !refused && !self.is_replaying();
         let target = budget - (budget / SLACK_PART).min(SLACK_MAX);
-        let excess = self.used() - target;
+        let excess = self.used().saturating_sub(target);
         let mut looks = (BUCKETS_MIN + excess / BYTES_PER_BUCKET).min(BUCKETS_MAX);
         let (vnodes, mut idle) = (self.vnodes.len(), 0);
         while self.used() > target && idle < vnodes && looks > 0 {
@@ -98,13 +96,6 @@ impl Keyspace {
             });
             looks = looks.saturating_sub(swept.looked);
             idle = if swept.idle { idle + 1 } else { 0 };
-        }
-        self.set_full(self.used() > budget && idle == vnodes);
-    }
-
-    fn set_full(&self, full: bool) {
-        if self.is_full() != full {
-            self.sweep.full.store(full, Ordering::Relaxed);
         }
     }
 }
@@ -130,7 +121,8 @@ enum Verdict {
 }
 
 fn verdict(block: &mut Block, journal: Journal<'_>) -> Verdict {
-    if block.is_cold() || size_class(block.cold_size()) >= block.footprint() {
+    let Footprint { taken, least } = block.footprint();
+    if least >= taken {
         return Verdict::Stays;
     }
     if block.take_visited() {
@@ -165,7 +157,7 @@ impl VnodeWrite<'_> {
                 Verdict::Spared => {}
                 Verdict::Append => {
                     append(block, journal);
-                    appended += before;
+                    appended += before.taken;
                 }
                 Verdict::Cool(place) => {
                     *block = cooled(seed, block, place);

@@ -39,7 +39,7 @@ use super::tide::Tide;
 const SPARE_SIZE_MAX: usize = 4 << 20;
 
 /// Where nothing is written yet, and everything after.
-pub(super) const EVERYTHING: u64 = u64::MAX;
+const EVERYTHING: u64 = u64::MAX;
 
 /// A place as a number.
 pub(super) const fn position(segment: u32, offset: u32) -> u64 {

@@ -166,7 +166,7 @@ pub struct Log {
 
 impl Log {
     /// Opens the log in `folder`, which is made if it is not there, and lists what it holds.
-    /// Nothing can be appended before [`Log::begin`], and nothing in the folder is changed.
+    /// Nothing can be appended before [`Log::begin`], and no file is made or changed.
     ///
     /// # Errors
     /// The folder cannot be read; it holds the log of another cluster, other vnodes or other
@@ -251,6 +251,7 @@ impl Log {
                 segment.file.sync()?;
             }
             lane.begin(&self.core.ground, self.first_number(lane)?)?;
+            lane.names_changed.store(false, Ordering::Release);
             self.disk().sync_folder(&lane.folder)?;
         }
         self.disk().sync_folder(&self.folder)?;
@@ -375,7 +376,8 @@ impl Log {
         self.core.ground.trouble()
     }
 
-    /// The payload of the frame at `place`, of about `size` bytes in all. May wait for the disk.
+    /// The payload of the frame at `place`, which is written, of about `size` bytes in all. May
+    /// wait for the disk.
     ///
     /// # Errors
     /// The segment is gone (`NotFound`: the key has moved), the frame is damaged (`InvalidData`),
@@ -574,11 +576,13 @@ impl Log {
 
     fn settle_all(&self) -> Result<(), LogError> {
         let failures: Vec<u64> = self.core.lanes.iter().map(|lane| lane.tide.failures()).collect();
-        for lane in &self.core.lanes {
+        let finish = |lane: &Lane| {
             let written = lane.write_out(&self.core.ground, lane.appended(), true);
             lane.finish(&self.core.ground);
-            written.map_err(LogError)?;
-        }
+            written
+        };
+        let written: Vec<_> = self.core.lanes.iter().map(finish).collect();
+        written.into_iter().collect::<Result<(), String>>().map_err(LogError)?;
         for (lane, failures) in self.core.lanes.iter().zip(failures) {
             let sealed = lane.tide.wait_until(failures, || lane.is_sealed_below(u32::MAX));
             sealed.map_err(|ebb| LogError(ebb.text().to_owned()))?;

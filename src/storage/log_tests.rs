@@ -2,7 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::base::id::VnodeId;
 use crate::base::time::Hlc;
@@ -11,7 +14,9 @@ use super::disk::{Disk, RealDisk};
 use super::frame::{HEADER_SIZE, Header, Kind};
 use super::log::{Commit, Fsync, Layout, Log, Options};
 use super::place::Place;
-use super::segment::{HEAD_SIZE, Head, read_mark};
+use super::segment::{HEAD_SIZE, Head, lane_folder, read_mark, segment_name};
+use super::sim_disk::{Cut, SimDisk};
+use super::syncer::Lost;
 
 const LAYOUT: Layout = Layout { vnodes: 8, lanes: 2, cluster: 77 };
 const BEAT: Duration = Duration::from_millis(20);
@@ -102,5 +107,501 @@ fn what_was_appended_is_read_back_across_segments_and_starts() {
             .map(|number| ((number % 8) as u16, payload(number)))
             .collect();
         assert_eq!(read, expected);
+    }
+}
+
+fn sim(disk: &SimDisk, fsync: Fsync) -> Arc<Log> {
+    open(Arc::new(disk.clone()), Path::new("/log"), options(fsync))
+}
+
+fn begun(disk: &SimDisk, fsync: Fsync) -> Arc<Log> {
+    let log = sim(disk, fsync);
+    log.begin(Hlc(5)).unwrap();
+    log
+}
+
+fn path(lane: u16, number: u32) -> std::path::PathBuf {
+    Path::new("/log").join(lane_folder(lane)).join(segment_name(number))
+}
+
+#[track_caller]
+fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Appends and holds.
+fn put(log: &Log, vnode: u16, payload: &[u8]) -> Result<Place, String> {
+    let place = append(log, vnode, payload);
+    log.hold_blocking(&commit(log, [vnode])).map(|()| place).map_err(|error| error.0)
+}
+
+/// All payloads that the log in its present state gives, lane 0, up to the first bad frame.
+fn survivors(disk: &SimDisk) -> Vec<Vec<u8>> {
+    let log = sim(disk, Fsync::No);
+    let mut found = Vec::new();
+    for view in log.segments(0) {
+        let mut bytes = vec![0; view.len as usize];
+        log.read_range(0, view.number, 0, &mut bytes).unwrap();
+        let mut at = HEAD_SIZE;
+        while let Some(header) = bytes.get(at..).and_then(Header::read) {
+            let Some(payload) = header.payload(&bytes[at..]) else { break };
+            if header.kind != Kind::Mark {
+                found.push(payload.to_vec());
+            }
+            at += header.frame_size();
+        }
+    }
+    found
+}
+
+#[test]
+fn segments_have_a_size_and_a_greater_frame_has_one_of_its_own() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::No);
+    let sizes = [300, 300, 300, 400, 5_000, 10, 948, 949];
+    let places = sizes.map(|size| put(&log, 0, &vec![1; size]).unwrap());
+    let numbers = places.map(|place| place.segment);
+    assert_eq!(numbers, [1, 1, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(places[1].offset as usize, HEAD_SIZE + 300 + HEADER_SIZE);
+    assert!(numbers.windows(2).zip(places.windows(2)).all(|(number, place)| {
+        number[0] == number[1] || place[1].offset as usize == HEAD_SIZE
+    }));
+    for (place, size) in places.iter().zip(sizes) {
+        assert_eq!(log.read(VnodeId(0), *place, size).unwrap(), vec![1; size]);
+    }
+    eventually("sealed", || log.segments(0).len() == 5);
+    let sealed: Vec<_> = log.segments(0).iter().map(|view| view.len as usize).collect();
+    assert_eq!(sealed, [976, 452, 5_052, 62, 1_000]);
+    assert_eq!(log.segments(1), []);
+    let all: usize = sealed.iter().sum::<usize>() + HEAD_SIZE + HEADER_SIZE + 949;
+    assert_eq!(log.lane_bytes(0), all as u64);
+    assert_eq!(log.appended(0), sizes.iter().map(|size| (size + HEADER_SIZE) as u64).sum::<u64>());
+}
+
+#[tokio::test]
+async fn batches_that_come_together_are_written_together() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::Always);
+    let (writes, syncs) = (disk.writes(), disk.syncs());
+    let tasks: Vec<_> = (0..50)
+        .map(|number| {
+            let log = Arc::clone(&log);
+            tokio::spawn(async move {
+                append(&log, 0, b"x");
+                let commit = commit(&log, [0]);
+                assert!(!log.holds(&commit), "{number}");
+                log.hold(&commit).await.unwrap();
+                assert!(log.holds(&commit));
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(disk.writes() - writes <= 3, "{} writes", disk.writes() - writes);
+    assert!(disk.syncs() - syncs <= 5, "{} syncs", disk.syncs() - syncs);
+    assert_eq!(log.health().pending_bytes, 0);
+}
+
+#[test]
+fn always_is_durable_when_it_returns_and_the_others_later() {
+    for fsync in [Fsync::Always, Fsync::Everysec, Fsync::No] {
+        let disk = SimDisk::default();
+        let log = begun(&disk, fsync);
+        let is_durable = || {
+            let fate = disk.fork();
+            fate.power_cut_prefix(0);
+            survivors(&fate) == [b"one"]
+        };
+        let syncs = disk.syncs();
+        put(&log, 0, b"one").unwrap();
+        assert!(disk.bytes(&path(0, 1)).unwrap().ends_with(b"one"), "written");
+        match fsync {
+            Fsync::Always => assert!(is_durable()),
+            Fsync::Everysec => eventually("synced", is_durable),
+            Fsync::No => {
+                std::thread::sleep(3 * BEAT);
+                assert_eq!(disk.syncs(), syncs);
+                assert!(!is_durable() && log.health().unsynced_bytes > 0);
+                log.sync().unwrap();
+                assert!(is_durable());
+            }
+        }
+        assert_eq!(log.health().unsynced_bytes, 0);
+    }
+}
+
+#[test]
+fn the_policy_changes_while_it_runs() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::No);
+    put(&log, 0, b"one").unwrap();
+    let before = commit(&log, [0]);
+    assert!(log.holds(&before));
+    log.set_fsync(Fsync::Always);
+    assert!(!log.holds(&before));
+    log.hold_blocking(&before).unwrap();
+    assert!(log.holds(&before));
+    log.set_fsync(Fsync::No);
+    put(&log, 0, b"two").unwrap();
+    log.set_fsync(Fsync::Everysec);
+    assert_eq!(log.fsync(), Fsync::Everysec);
+    eventually("synced", || log.health().unsynced_bytes == 0);
+}
+
+#[test]
+fn what_nobody_waits_for_is_written_in_a_while() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::Everysec);
+    let place = append(&log, 0, b"one");
+    eventually("written", || log.is_written(VnodeId(0), place));
+    eventually("durable", || log.health().unsynced_bytes == 0);
+}
+
+#[test]
+fn after_a_sync_the_next_frame_is_preceded_by_a_mark() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::Always);
+    let places = [b"one", b"two"].map(|payload| put(&log, 0, payload).unwrap());
+    let three = append(&log, 0, b"three");
+    append(&log, 0, b"four");
+    log.roll().unwrap();
+    let (read, marks) = frames(&log, 0, 1);
+    assert_eq!(read.len(), 4);
+    let end = |place: Place, size: u64| u64::from(place.offset) + 12 + size;
+    assert_eq!(marks, [end(places[0], 3), end(places[1], 3)]);
+    assert_eq!(u64::from(three.offset), end(places[1], 3) + 21);
+}
+
+#[test]
+fn a_failed_write_is_written_again_and_refuses_meanwhile() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::Always);
+    put(&log, 0, b"before").unwrap();
+    disk.fail_writes(true);
+    assert_eq!(put(&log, 0, b"stuck").unwrap_err(), "Input/output error");
+    let place = append(&log, 0, b"stuck too");
+    assert_eq!(log.refusal().unwrap(), "Input/output error");
+    assert_eq!(log.health().write_error.unwrap(), "Input/output error");
+    assert!(log.health().pending_bytes > 0 && log.health().failed_writes > 0);
+    assert!(!log.is_written(VnodeId(0), place));
+    let stuck = commit(&log, [0]);
+    assert!(!log.holds(&stuck) && log.hold_blocking(&stuck).is_err());
+    put(&log, 2, b"the same lane").unwrap_err();
+    disk.fail_writes(false);
+    eventually("written again", || log.refusal().is_none());
+    log.hold_blocking(&stuck).unwrap();
+    assert_eq!(log.read(VnodeId(0), place, 0).unwrap(), b"stuck too");
+    log.close().unwrap();
+    drop(log);
+    assert_eq!(survivors(&disk), [&b"before"[..], b"stuck", b"stuck too", b"the same lane"]);
+}
+
+#[test]
+fn a_full_disk_is_found_before_a_write_fails() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::Everysec);
+    assert_eq!(log.room(0), 1_000 - HEAD_SIZE as u64);
+    disk.set_space(Some(100));
+    let mut count = 0;
+    while log.refusal().is_none() {
+        put(&log, 0, b"0123456789").expect("there is room for it");
+        count += 1;
+        assert!(count < 45, "{:?}", log.health());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(log.refusal().unwrap(), "No space left on device");
+    assert_eq!(log.health().write_error.unwrap(), "No space left on device");
+    assert_eq!(log.health().failed_writes, 0);
+    assert!(log.room(0) > 100, "what is under way still fits");
+    put(&log, 0, b"under way").unwrap();
+    disk.set_space(None);
+    eventually("room again", || log.refusal().is_none());
+    for _ in 0..100 {
+        put(&log, 0, b"0123456789").unwrap();
+    }
+}
+
+#[test]
+fn a_failed_sync_gives_the_segment_up_and_what_was_lost_is_appended_again() {
+    for fsync in [Fsync::Always, Fsync::Everysec] {
+        let disk = SimDisk::default();
+        let log = begun(&disk, fsync);
+        put(&log, 0, b"good").unwrap();
+        log.sync().unwrap();
+        let losses: Arc<Mutex<Vec<Lost>>> = Arc::default();
+        let (noted, weak) = (Arc::clone(&losses), Arc::downgrade(&log));
+        log.on_lost_sync(move |lost| {
+            noted.lock().push(lost);
+            append(&weak.upgrade().unwrap(), 0, b"lost");
+        });
+        disk.fail_syncs(2);
+        match put(&log, 0, b"lost") {
+            Err(why) => assert_eq!(why, "the disk failed to make the log durable"),
+            Ok(_) => assert_eq!(fsync, Fsync::Everysec),
+        }
+        eventually("two losses", || losses.lock().len() == 2);
+        eventually("good again", || log.refusal().is_none());
+        log.sync().unwrap();
+        assert_eq!(log.health().failed_syncs, 2);
+        assert_eq!(log.health().sync_error, None);
+        let losses = losses.lock();
+        assert_eq!((losses[0].lane, losses[0].from.segment, losses[0].upto.segment), (0, 1, 2));
+        assert_eq!(losses[1].from, losses[0].from);
+        assert_eq!(losses[1].upto.segment, 3);
+        let fate = disk.fork();
+        fate.power_cut_prefix(0);
+        let found = survivors(&fate);
+        assert_eq!((&found[0][..], &found[found.len() - 1][..]), (&b"good"[..], &b"lost"[..]));
+        put(&log, 0, b"later").unwrap();
+    }
+}
+
+#[test]
+fn one_moment_cuts_all_lanes() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::No);
+    assert_eq!(log.roll().unwrap(), [1, 1], "nothing to seal");
+    put(&log, 0, b"a").unwrap();
+    append(&log, 1, b"b");
+    assert_eq!(log.roll().unwrap(), [2, 2]);
+    put(&log, 1, b"c").unwrap();
+    assert_eq!(log.roll().unwrap(), [2, 3]);
+    assert_eq!(frames(&log, 1, 1).0, [(1, b"b".to_vec())]);
+    assert_eq!(log.segments(1).iter().map(|view| view.number).collect::<Vec<_>>(), [1, 2]);
+    let head = Head::decode(&disk.bytes(&path(1, 3)).unwrap()).unwrap();
+    assert_eq!((head.number, head.lane, head.ceiling), (3, 1, Hlc(5)));
+    let fate = disk.fork();
+    fate.power_cut_prefix(0);
+    assert_eq!(survivors(&fate), [b"a"]);
+}
+
+#[test]
+fn a_segment_begins_with_the_greatest_hlc_known() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::No);
+    let ceiling = |number| Head::decode(&disk.bytes(&path(0, number)).unwrap()).unwrap().ceiling;
+    assert_eq!(ceiling(1), Hlc(5));
+    log.raise_ceiling(Hlc(8));
+    log.raise_ceiling(Hlc(7));
+    put(&log, 0, b"a").unwrap();
+    log.roll().unwrap();
+    assert_eq!(ceiling(2), Hlc(8));
+    let source = Arc::new(AtomicU32::new(9));
+    let asked = Arc::clone(&source);
+    log.ask_ceiling_of(move || Hlc(asked.load(Ordering::Relaxed).into()));
+    put(&log, 0, b"b").unwrap();
+    log.roll().unwrap();
+    assert_eq!(ceiling(3), Hlc(9));
+}
+
+#[test]
+fn sealed_segments_are_cut_and_removed() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::No);
+    let places = [1, 2, 3].map(|_| {
+        let place = put(&log, 0, b"some").unwrap();
+        log.roll().unwrap();
+        place
+    });
+    let kind = |result: std::io::Result<()>| result.unwrap_err().kind();
+    assert_eq!(kind(log.remove(0, 4)), std::io::ErrorKind::NotFound, "active");
+    assert_eq!(kind(log.truncate(0, 9, 1)), std::io::ErrorKind::NotFound, "not there");
+    log.remove(0, 1).unwrap();
+    log.truncate(0, 2, HEAD_SIZE as u64).unwrap();
+    let reads = places.map(|place| log.read(VnodeId(0), place, 0).map_err(|error| error.kind()));
+    let [gone, cut, there] = reads;
+    assert_eq!(gone, Err(std::io::ErrorKind::NotFound));
+    assert_eq!(cut, Err(std::io::ErrorKind::InvalidData));
+    assert_eq!(there.unwrap(), b"some");
+    disk.power_cut_prefix(0);
+    assert_eq!(survivors(&disk).len(), 1);
+    assert_eq!(disk.bytes(&path(0, 1)), None);
+}
+
+#[test]
+fn every_flipped_bit_of_a_frame_is_seen() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::No);
+    let place = put(&log, 0, b"some payload").unwrap();
+    append(&log, 0, &[7; 900]);
+    log.roll().unwrap();
+    for bit in 0..(HEADER_SIZE as u64 + 12) * 8 {
+        let bit = u64::from(place.offset) * 8 + bit;
+        disk.flip(&path(0, 1), bit);
+        for size in [0, 24, 500] {
+            let read = log.read(VnodeId(0), place, size).map_err(|error| error.kind());
+            assert_eq!(read, Err(std::io::ErrorKind::InvalidData));
+        }
+        disk.flip(&path(0, 1), bit);
+    }
+    let other = log.read(VnodeId(2), place, 24).map_err(|error| error.kind());
+    assert_eq!(other, Err(std::io::ErrorKind::InvalidData), "another vnode's");
+    disk.set_in_memory(false);
+    assert_eq!(log.read_now(VnodeId(0), place, 24).unwrap(), None);
+    assert_eq!(log.read(VnodeId(0), place, 24).unwrap(), b"some payload");
+    disk.fail_reads(true);
+    assert!(log.read(VnodeId(0), place, 24).is_err());
+}
+
+#[test]
+fn a_closed_log_is_whole_trimmed_and_takes_nothing() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::No);
+    append(&log, 0, b"last");
+    log.close().unwrap();
+    log.close().unwrap();
+    put(&log, 0, b"late").unwrap_err();
+    assert!(log.sync().is_err() && log.roll().is_err());
+    drop(log);
+    disk.power_cut_prefix(0);
+    assert_eq!(disk.paths(), [path(0, 1), path(1, 1)]);
+    assert_eq!(survivors(&disk), [b"last"]);
+    let log = begun(&disk, Fsync::No);
+    assert_eq!(put(&log, 0, b"more").unwrap().segment, 2);
+}
+
+#[test]
+fn what_was_prepared_and_not_used_goes_with_the_next_start() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::No);
+    put(&log, 0, &[1; 800]).unwrap();
+    eventually("prepared", || disk.bytes(&path(0, 2)).is_some());
+    drop(log);
+    disk.process_kill();
+    let log = sim(&disk, Fsync::No);
+    assert_eq!(log.segments(0).len(), 1);
+    assert!(disk.bytes(&path(0, 2)).is_some(), "opening changes nothing");
+    log.begin(Hlc(5)).unwrap();
+    assert_eq!(put(&log, 0, b"more").unwrap().segment, 2);
+}
+
+#[test]
+fn what_another_process_wrote_is_durable_before_it_is_built_on() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::No);
+    put(&log, 0, b"written").unwrap();
+    drop(log);
+    disk.process_kill();
+    let log = begun(&disk, Fsync::No);
+    drop(log);
+    disk.power_cut_prefix(0);
+    assert_eq!(survivors(&disk), [b"written"]);
+}
+
+#[test]
+fn other_logs_are_refused() {
+    let disk = SimDisk::default();
+    assert_eq!(Log::lanes_in(&disk, Path::new("/log")).unwrap(), None);
+    drop(begun(&disk, Fsync::No));
+    assert_eq!(Log::lanes_in(&disk, Path::new("/log")).unwrap(), Some(2));
+    let refusal = |layout| {
+        let disk = Arc::new(disk.clone());
+        let log = Log::open(disk, "/log".into(), layout, options(Fsync::No));
+        log.unwrap_err().to_string()
+    };
+    assert!(refusal(Layout { cluster: 78, ..LAYOUT }).contains("belongs to another cluster"));
+    assert!(refusal(Layout { vnodes: 16, ..LAYOUT }).contains("has 8 vnodes, not 16"));
+    assert!(refusal(Layout { lanes: 4, ..LAYOUT }).contains("lane 0 of 2, not 0 of 4"));
+}
+
+#[test]
+fn an_append_that_panics_leaves_nothing() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::No);
+    append(&log, 0, b"one");
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        log.append(VnodeId(0), Kind::State, |out| {
+            out.extend_from_slice(b"half");
+            panic!("a bug, as a test");
+        })
+    }));
+    assert!(panicked.is_err());
+    append(&log, 0, b"two");
+    log.close().unwrap();
+    assert_eq!(survivors(&disk), [b"one", b"two"]);
+}
+
+#[test]
+fn its_threads_end_with_it() {
+    let disk = Arc::new(SimDisk::default());
+    for close in [false, true] {
+        let log = open(Arc::clone(&disk) as Arc<dyn Disk>, Path::new("/log"), options(Fsync::No));
+        log.begin(Hlc(5)).unwrap();
+        append(&log, 0, b"one");
+        if close {
+            log.close().unwrap();
+        }
+        drop(log);
+        assert_eq!(Arc::strong_count(&disk), 1, "threads hold the disk");
+    }
+}
+
+#[test]
+fn many_threads_are_held_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(Arc::new(RealDisk), folder.path(), options(Fsync::Everysec));
+    log.begin(Hlc(5)).unwrap();
+    std::thread::scope(|scope| {
+        for vnode in 0..8u16 {
+            let log = &log;
+            scope.spawn(move || {
+                for number in 0..200u32 {
+                    let place = append(log, vnode, &payload(number));
+                    if number % 3 == 0 {
+                        log.hold_blocking(&commit(log, [vnode])).unwrap();
+                        assert_eq!(log.read(VnodeId(vnode), place, 50).unwrap(), payload(number));
+                    }
+                }
+            });
+        }
+    });
+    log.close().unwrap();
+    for vnode in 0..8 {
+        let lane = log.lane(VnodeId(vnode));
+        let all = log.segments(lane).into_iter().flat_map(|view| frames(&log, lane, view.number).0);
+        let of_vnode: Vec<_> = all.filter(|(whose, _)| *whose == vnode).map(|(_, it)| it).collect();
+        assert_eq!(of_vnode, (0..200).map(payload).collect::<Vec<_>>());
+    }
+}
+
+/// Appends until the power fails; what was held.
+fn until_the_power_fails(disk: &SimDisk) -> Vec<Vec<u8>> {
+    let mut held = Vec::new();
+    let log = sim(disk, Fsync::Always);
+    if log.begin(Hlc(5)).is_err() {
+        return held;
+    }
+    for number in 0..60 {
+        if put(&log, 0, &payload(number)).is_err() {
+            break;
+        }
+        held.push(payload(number));
+    }
+    let _ = log.close();
+    held
+}
+
+#[test]
+fn whatever_the_moment_of_a_power_cut_what_was_held_is_there() {
+    let whole = SimDisk::default();
+    assert_eq!(until_the_power_fails(&whole).len(), 60);
+    let writes = (1..=whole.writes()).flat_map(|n| [Cut::BeforeWrite(n), Cut::AfterWrite(n)]);
+    let syncs = (1..=whole.syncs()).flat_map(|n| [Cut::BeforeSync(n), Cut::AfterSync(n)]);
+    for (seed, cut) in (0..).zip(writes.chain(syncs)) {
+        let disk = SimDisk::default();
+        disk.cut_at(cut);
+        let held = until_the_power_fails(&disk);
+        disk.power_cut(seed);
+        if disk.paths().is_empty() {
+            assert_eq!(held.len(), 0, "{cut:?}");
+            continue;
+        }
+        let found = survivors(&disk);
+        assert_eq!(found.get(..held.len()), Some(&held[..]), "{cut:?}");
     }
 }

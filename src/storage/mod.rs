@@ -20,8 +20,16 @@ pub mod warming;
 mod weight;
 
 #[cfg(test)]
+mod block_tests;
+#[cfg(test)]
+mod cooling_tests;
+#[cfg(test)]
+mod disk_tests;
+#[cfg(test)]
 mod keyspace_tests;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+pub(crate) mod sim_disk;
 #[cfg(test)]
 mod tiers_tests;

@@ -14,12 +14,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::RwLock;
 
 use super::disk::reason;
-use super::lane::{EVERYTHING, Ground, Lane, Segment, Stage, Trouble, place, position};
+use super::lane::{Ground, Lane, Segment, Stage, Trouble, place, position};
 use super::place::Place;
 use super::tide::Call;
 
@@ -123,12 +123,12 @@ impl Syncer<'_> {
             match self.lane.tide.next_call(next_beat, self.patience) {
                 Call::Stop => return,
                 Call::Sync => self.round(true),
-                Call::Seal => self.round(false),
+                Call::Seal => self.round(self.owed > 0),
                 Call::Beat => {
                     next_beat = Instant::now() + beat;
                     self.write_leftovers();
                     let everysec = self.core.everysec.load(Ordering::Acquire);
-                    self.round(everysec || self.owed > 0);
+                    self.round(everysec || self.failures_in_a_row > 0);
                 }
             }
         }
@@ -144,22 +144,24 @@ impl Syncer<'_> {
         let written = self.lane.written();
         let bytes = self.lane.bytes_written();
         if let Err(error) = self.sync_names() {
-            return self.fail(None, &error);
+            return self.fail(&error);
         }
         for (number, segment) in self.unsealed() {
             let is_active = segment.stage == Stage::Active;
             if is_active && (!with_active || written <= self.lane.tide.durable()) {
                 continue;
             }
-            let end = if is_active { written } else { end_of(number, &segment) };
             if let Err(error) = self.settle(number, &segment) {
-                return self.fail(Some((number, is_active)), &error);
+                self.fail(&error);
+                return self.give_up(number, &segment);
             }
             if is_active {
                 self.lane.bytes_durable.fetch_max(bytes, Ordering::AcqRel);
             }
+            let end = if is_active { written } else { end_of(number, &segment) };
             self.publish(end, is_active);
         }
+        self.recover();
     }
 
     fn unsealed(&self) -> Vec<(u32, Segment)> {
@@ -207,59 +209,53 @@ impl Syncer<'_> {
 
     /// Everything below `end` is durable, but for what is owed.
     fn publish(&mut self, end: u64, is_active: bool) {
-        let lane = self.lane;
         if end < self.owed {
-            self.patience = Instant::now() + self.core.ground.beat;
-            return lane.tide.wake();
+            return self.lane.tide.wake();
         }
         self.owed = 0;
-        if std::mem::take(&mut self.failures_in_a_row) > 0 {
-            self.core.ground.set_trouble(lane.number, Trouble::Sync, None);
-        }
         if is_active {
-            lane.mark(end);
+            self.lane.mark(end);
         }
-        lane.tide.rise(end);
+        self.lane.tide.rise(end);
     }
 
-    /// A sync failed: of a segment, or of the folder's names.
-    fn fail(&mut self, segment: Option<(u32, bool)>, error: &io::Error) {
+    /// A round went well.
+    fn recover(&mut self) {
+        if self.owed > 0 {
+            self.patience = Instant::now() + self.core.ground.beat;
+        } else if self.failures_in_a_row > 0 {
+            self.failures_in_a_row = 0;
+            self.core.ground.set_trouble(self.lane.number, Trouble::Sync, None);
+            self.lane.tide.recover();
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error) {
         let ground = &self.core.ground;
         ground.counts.failed_syncs.fetch_add(1, Ordering::Relaxed);
         ground.set_trouble(self.lane.number, Trouble::Sync, Some(&reason(error)));
         let pause = (1 << self.failures_in_a_row.min(PAUSE_BEATS_MAX.ilog2())) - 1;
-        self.patience = Instant::now() + pause * ground.beat.max(Duration::from_millis(1));
+        self.patience = Instant::now() + pause * ground.beat;
         self.failures_in_a_row += 1;
-        if let Some((number, is_active)) = segment {
-            self.give_up(number, is_active);
-        }
         self.lane.tide.fail();
-        if segment.is_some() {
-            self.append_again();
-        }
     }
 
-    /// Segment `number` is never synced again; what comes next goes to another one.
-    fn give_up(&self, number: u32, is_active: bool) {
-        if let Some(segment) = self.lane.files.write().get_mut(&number) {
+    /// The segment is never synced again, and what comes next goes to another one. Everything
+    /// that may be lost is appended again; nothing is durable until that is.
+    fn give_up(&mut self, number: u32, segment: &Segment) {
+        let lane = self.lane;
+        if let Some(segment) = lane.files.write().get_mut(&number) {
             segment.lost = true;
         }
-        if is_active {
-            self.lane.roll_from(number);
-        }
-        // An error is noted where it happens, and it is tried again there.
-        let _ = self.lane.write_out(&self.core.ground, EVERYTHING, false);
-    }
-
-    /// Has everything that may be lost appended again; nothing is durable until that is.
-    fn append_again(&mut self) {
-        let lane = self.lane;
-        let lost = Lost {
-            lane: usize::from(lane.number),
-            from: place(lane.tide.durable()),
-            upto: place(lane.appended()),
+        lane.roll_from(number);
+        self.write_leftovers();
+        let end = match segment.stage {
+            Stage::Active => lane.appended(),
+            Stage::Rolled | Stage::Sealed => end_of(number, segment),
         };
-        tracing::error!(?lost, "a part of the log may not survive a restart of the machine");
+        let from = place(lane.tide.durable());
+        let lost = Lost { lane: usize::from(lane.number), from, upto: place(end) };
+        tracing::error!(?lost, "a part of the log may not survive the machine");
         if let Some(hook) = &*self.core.lost.read() {
             hook(lost);
         }

@@ -77,7 +77,6 @@ impl Tide {
     /// The syncer's: everything below `position` is durable.
     pub(super) fn rise(&self, position: u64) {
         self.durable.fetch_max(position, Ordering::AcqRel);
-        self.is_low.store(false, Ordering::Release);
         self.wake();
     }
 
@@ -86,6 +85,11 @@ impl Tide {
         self.is_low.store(true, Ordering::Release);
         self.failures.fetch_add(1, Ordering::AcqRel);
         self.wake();
+    }
+
+    /// The syncer's: syncs work again.
+    pub(super) fn recover(&self) {
+        self.is_low.store(false, Ordering::Release);
     }
 
     /// The syncer's: something that is looked at by [`Tide::wait_until`] changed.
