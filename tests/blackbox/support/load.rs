@@ -34,13 +34,18 @@ const COUNTERS: usize = 12;
 /// Every so many-th value expires after an hour.
 const LASTING: u64 = 7;
 
-/// What a client of a node is not promised in a cluster: to read at once what it wrote.
+/// What clients are promised, and so what is asked of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Judge {
     /// A node alone: every reply is checked, and what is there after a restart stays.
-    Strict,
-    /// Several nodes: reads may be stale for a moment, unanswered writes may show up later.
-    Patient,
+    Alone,
+    /// R + W > N: what was acknowledged is seen by all that comes later. Writes that were never
+    /// answered may show up later.
+    Quorum,
+    /// R + W ≤ N: nothing acknowledged is lost unless a later write saw it. When a coordinator
+    /// dies, the next one may not have seen the last writes yet; a delete that it runs then
+    /// leaves them. A later SET is the winner all the same.
+    Eventual,
 }
 
 /// A write by its number among the writer's; what it puts there follows from that.
@@ -54,16 +59,24 @@ enum Write {
 struct Held {
     acknowledged: Write,
     maybe: Vec<Write>,
+    /// Earlier writes that the acknowledged one, a delete, may not have seen.
+    unseen: Vec<Write>,
 }
 
 impl Held {
     fn nothing() -> Held {
-        Held { acknowledged: Write::Delete(0), maybe: vec![] }
+        Held { acknowledged: Write::Delete(0), maybe: vec![], unseen: vec![] }
     }
 
-    fn acknowledge(&mut self, write: Write) {
+    fn acknowledge(&mut self, write: Write, judge: Judge) {
         let at = self.maybe.iter().position(|&sent| sent == write).expect("it was sent");
-        self.maybe.drain(..=at);
+        let earlier = self.maybe.drain(..=at);
+        if judge == Judge::Eventual && matches!(write, Write::Delete(_)) {
+            self.unseen.push(self.acknowledged);
+            self.unseen.extend(earlier);
+        } else {
+            self.unseen.clear();
+        }
         self.acknowledged = write;
     }
 
@@ -79,7 +92,8 @@ impl Held {
             (Write::Delete(_), value) => value.is_nothing(),
             _ => false,
         };
-        self.maybe.iter().rev().chain([&self.acknowledged]).copied().find(may_be)
+        let latest = self.maybe.iter().rev().chain([&self.acknowledged]);
+        latest.chain(&self.unseen).copied().find(may_be)
     }
 }
 
@@ -200,24 +214,24 @@ impl Writer {
         let is_write = !matches!(act, Act::Get(_));
         let is_refused =
             reply.is_refusal() || matches!(reply.error_code(), Some("MISCONF" | "OOM" | "LOADING"));
-        let is_strict = self.judge == Judge::Strict;
+        let is_alone = self.judge == Judge::Alone;
         match (act, reply) {
             (Act::Write(string, write @ Write::Set(_)), Value::Simple(ok)) if ok == "OK" => {
-                self.strings[string].acknowledge(write);
+                self.strings[string].acknowledge(write, self.judge);
             }
             (Act::Write(string, write @ Write::Delete(_)), Value::Integer(0 | 1)) => {
-                self.strings[string].acknowledge(write);
+                self.strings[string].acknowledge(write, self.judge);
             }
             (Act::Increment(counter), &Value::Integer(total)) => {
                 let count = &mut self.counters[counter];
                 assert!(total <= count.sent, "{key}: {total} after {count:?}");
-                assert!(!is_strict || total > count.acknowledged, "{key}: {total} after {count:?}");
+                assert!(!is_alone || total > count.acknowledged, "{key}: {total} after {count:?}");
                 count.acknowledged += 1;
             }
             (Act::Get(string), Value::Bulk(_) | Value::Nil) => {
                 let held = &self.strings[string];
                 assert!(
-                    !is_strict || held.origin(&key, reply).is_some(),
+                    !is_alone || held.origin(&key, reply).is_some(),
                     "{key} held {reply:?}, may hold {held:?}"
                 );
             }
@@ -297,8 +311,8 @@ impl Writer {
             (Write::Set(_), Value::Integer(ttl)) => *ttl == -1,
             _ => false,
         };
-        if self.judge == Judge::Strict {
-            *held = Held { acknowledged: origin, maybe: vec![] };
+        if self.judge == Judge::Alone {
+            *held = Held { acknowledged: origin, ..Held::nothing() };
         }
         (!is_ttl_right).then(|| format!("{key} of {origin:?} has a PTTL of {ttl:?}"))
     }
@@ -376,7 +390,7 @@ mod tests {
     #[test]
     fn what_is_acknowledged_or_was_sent_later_may_be_there() {
         for number in 2..=4 {
-            let mut writer = cut_off(Judge::Strict);
+            let mut writer = cut_off(Judge::Alone);
             assert_eq!(writer.judge(0, &holds(number), &Value::Integer(-1)), None);
             // What a node alone held once, it must hold again.
             let other = if number == 4 { 3 } else { 4 };
@@ -386,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_lost_write_is_seen() {
-        let mut writer = cut_off(Judge::Patient);
+        let mut writer = cut_off(Judge::Quorum);
         assert!(writer.judge(0, &Value::Nil, &Value::Integer(-2)).is_some());
         assert!(writer.judge(0, &holds(1), &Value::Integer(-1)).is_some());
         assert!(writer.judge(0, &Value::bulk("writer:s:0=2"), &Value::Integer(-1)).is_some());
@@ -395,5 +409,20 @@ mod tests {
         writer.answered(Act::Write(0, Write::Set(3)), &Value::Error("NOQUORUM no".to_owned()));
         assert!(writer.judge(0, &holds(3), &Value::Integer(-1)).is_some(), "it was refused");
         assert_eq!(writer.judge(0, &holds(4), &Value::Integer(-1)), None);
+    }
+
+    #[test]
+    fn only_an_eventual_delete_may_leave_what_was_there() {
+        for (judge, is_left) in [(Judge::Eventual, true), (Judge::Quorum, false)] {
+            let mut writer = cut_off(judge);
+            for (write, reply) in
+                [(Write::Delete(5), Value::Integer(0)), (Write::Set(6), Value::ok())]
+            {
+                writer.sent(Act::Write(0, write), &mut Vec::new());
+                writer.answered(Act::Write(0, write), &reply);
+                let is_fine = writer.judge(0, &holds(2), &Value::Integer(-1)).is_none();
+                assert_eq!(is_fine, is_left && write == Write::Delete(5), "{judge:?} {write:?}");
+            }
+        }
     }
 }
