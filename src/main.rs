@@ -1,5 +1,5 @@
-//! The command line: `kvorum server` runs a node, `kvorum dev` a whole cluster to try, and
-//! `kvorum health` asks whether a node answers.
+//! The command line: `kvorum server` runs a node, `kvorum dev` a whole cluster to try, `kvorum
+//! health` asks whether a node answers, and `kvorum log` looks at the data on disk.
 
 use std::process::ExitCode;
 
@@ -12,6 +12,8 @@ use tikv_jemallocator::Jemalloc;
 mod dev;
 #[path = "main/health.rs"]
 mod health;
+#[path = "main/log.rs"]
+mod log;
 #[path = "main/ports.rs"]
 mod ports;
 #[path = "main/serve.rs"]
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         },
         Some(("dev", flags)) => dev::run_dev(flags),
         Some(("health", flags)) => health::run_health(flags),
+        Some(("log", flags)) => log::run_log(flags),
         _ => unreachable!("clap demands a subcommand and knows no other"),
     }
 }
@@ -58,6 +61,7 @@ fn command() -> Command {
         .subcommand(server_command())
         .subcommand(dev::dev_command())
         .subcommand(health::health_command())
+        .subcommand(log::log_command())
 }
 
 /// Says why nothing was started.

@@ -16,9 +16,28 @@ pub fn bytes(text: &str) -> Option<u64> {
     text[..digits].parse::<u64>().ok()?.checked_mul(unit)
 }
 
+/// A number with commas: 1,234,567.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commas_stand_at_every_third_digit() {
+        let numbers = [0, 7, 999, 1_000, 12_345, 1_234_567].map(thousands);
+        assert_eq!(numbers, ["0", "7", "999", "1,000", "12,345", "1,234,567"]);
+    }
 
     #[test]
     fn units_are_those_of_redis() {

@@ -340,8 +340,8 @@ impl Node {
     }
 
     /// Why a command with these flags may not run now. Asked before every write.
-    pub fn write_refusal(&self, flags: Flags) -> Option<Refusal> {
-        if flags.has(Flag::Denyoom) && self.keyspace.is_full() {
+    pub fn write_refusal(&self, flags: Flags, now: UnixMs) -> Option<Refusal> {
+        if flags.has(Flag::Denyoom) && !self.keyspace.has_room(now) {
             self.metrics.oom.bump();
             return Some(Refusal::Oom);
         }

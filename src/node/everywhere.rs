@@ -227,7 +227,7 @@ impl Node {
         out: &mut Reply,
         origin: impl FnOnce() -> Origin,
     ) -> Outcome {
-        if let Some(refusal) = self.write_refusal(request.spec.flags) {
+        if let Some(refusal) = self.write_refusal(request.spec.flags, batch.now) {
             return refuse(out, refusal.to_string());
         }
         let replicas = vnodes.iter().map(|&vnode| self.routes.replicas(vnode).len()).max();

@@ -257,7 +257,7 @@ impl Node {
         out: &mut Reply,
         origin: impl FnOnce() -> Origin,
     ) -> Result<Outcome, Missed> {
-        if let Some(refused) = self.cannot_serve(request, vnode, out) {
+        if let Some(refused) = self.cannot_serve(request, vnode, batch.now, out) {
             return Ok(refused);
         }
         let effective = match self.effective(request, vnode) {
@@ -287,6 +287,7 @@ impl Node {
         &self,
         request: &Request<'_>,
         vnode: VnodeId,
+        now: UnixMs,
         out: &mut Reply,
     ) -> Option<Outcome> {
         if self.damaged.contains(vnode) {
@@ -300,7 +301,7 @@ impl Node {
         if !request.writes() {
             return None;
         }
-        let refusal = self.write_refusal(request.spec.flags)?;
+        let refusal = self.write_refusal(request.spec.flags, now)?;
         Some(refuse(out, refusal.to_string()))
     }
 

@@ -276,6 +276,7 @@ impl Node {
         self.hear_from_peers().await;
         self.greeted.store(true, Ordering::Release);
         self.watch_return();
+        self.engine.loading.store(false, Ordering::Release);
         Ok(())
     }
 

@@ -85,7 +85,6 @@ impl Node {
         self.keyspace.replayed();
         self.keyspace.make_room(super::now());
         self.begin_compaction()?;
-        self.engine.loading.store(false, Ordering::Release);
         let tail = !past.clean && past.machine_restarted && log.fsync() != Fsync::Always;
         // What was never here has missed nothing.
         let away = report.bytes > 0;
@@ -97,12 +96,12 @@ impl Node {
     /// # Errors
     /// Not everything is durable.
     pub fn close(&self) -> Result<bool, LogError> {
-        let Some(log) = self.log.as_ref().filter(|_| !self.is_loading()) else { return Ok(false) };
+        let Some(log) = &self.log else { return Ok(false) };
         self.engine.upkeep.compaction.stop();
-        if let Some(thread) = self.engine.upkeep.thread.lock().take() {
-            // A panic there was told by the thread.
-            let _ = thread.join();
-        }
+        // It is the last that begins.
+        let Some(thread) = self.engine.upkeep.thread.lock().take() else { return Ok(false) };
+        // A panic there was told by the thread.
+        let _ = thread.join();
         log.close()?;
         Ok(true)
     }

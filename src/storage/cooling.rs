@@ -48,6 +48,12 @@ const BYTES_PER_BUCKET: usize = 16;
 const SLACK_PART: usize = 256;
 const SLACK_MAX: usize = 1 << 20;
 
+/// Bytes of a table for each of its buckets: a slot and a byte of control.
+const BUCKET_SIZE: usize = 8;
+
+/// After so many buckets in a row in which there was nothing to gain, nothing more is hoped for.
+const BARREN_MAX: usize = 4_096;
+
 /// The memory budget, and where the sweep for it stands.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
@@ -55,6 +61,8 @@ pub(super) struct Sweep {
     /// The vnode that comes next.
     next: AtomicUsize,
     full: AtomicBool,
+    /// Buckets in a row in which there was nothing to gain.
+    barren: AtomicUsize,
     cooled: AtomicU64,
     pub(super) warmed: AtomicU64,
 }
@@ -80,6 +88,16 @@ impl Keyspace {
         self.sweep.full.load(Ordering::Relaxed)
     }
 
+    /// Whether memory may grow: it is within its budget, or something leaves it for what comes.
+    pub fn has_room(&self, now: UnixMs) -> bool {
+        let budget = self.sweep.budget.load(Ordering::Relaxed);
+        if budget == 0 || self.used() <= budget {
+            return true;
+        }
+        self.make_room(now);
+        !self.is_full()
+    }
+
     /// Cools a little if memory is over its budget, the more the further it is: to be called after
     /// whatever made memory grow.
     pub fn make_room(&self, now: UnixMs) {
@@ -99,9 +117,17 @@ impl Keyspace {
                 keys.sweep(looks.min(BUCKETS_AT_ONCE), appends)
             });
             looks = looks.saturating_sub(swept.looked);
+            if swept.gained {
+                self.sweep.barren.store(0, Ordering::Relaxed);
+            } else {
+                self.sweep.barren.fetch_add(swept.looked, Ordering::Relaxed);
+            }
             idle = if swept.idle { idle + 1 } else { 0 };
         }
-        self.set_full(self.used() > budget && idle == vnodes);
+        let barren = self.sweep.barren.load(Ordering::Relaxed);
+        let enough = BARREN_MAX.min(self.table_memory() / BUCKET_SIZE);
+        let is_barren = idle == vnodes || barren >= enough;
+        self.set_full(self.used() > budget && is_barren);
     }
 
     /// Values that left memory so far.
@@ -127,6 +153,8 @@ struct Swept {
     looked: usize,
     /// Whether there is nothing to be done in the whole vnode.
     idle: bool,
+    /// Whether anything was cooled, or will be next time.
+    gained: bool,
 }
 
 /// What the hand does with a block.
@@ -163,7 +191,7 @@ impl VnodeWrite<'_> {
     fn sweep(&mut self, looks: usize, appends: bool) -> Swept {
         let (seed, journal, keyspace) = (self.seed(), self.journal, self.keyspace);
         let buckets = self.table.buckets();
-        let (mut looked, mut appended) = (0, 0);
+        let (mut looked, mut appended, mut gained) = (0, 0, false);
         while looked < looks && appended < APPENDED_AT_ONCE && self.vnode.idle < buckets {
             looked += 1;
             self.vnode.idle += 1;
@@ -187,8 +215,9 @@ impl VnodeWrite<'_> {
             }
             keyspace.resize_blocks(before, block.footprint());
             self.vnode.idle = 0;
+            gained = true;
         }
-        Swept { looked, idle: self.vnode.idle >= buckets }
+        Swept { looked, idle: self.vnode.idle >= buckets, gained }
     }
 }
 

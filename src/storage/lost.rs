@@ -18,6 +18,8 @@ use bytes::BytesMut;
 use crate::base::id::VnodeId;
 use crate::base::time::UnixMs;
 
+use crate::value::record::{self, Record};
+
 use super::block::{Block, TAGS, block_at};
 use super::frame::{HEADER_SIZE, Header, Kind};
 use super::keyspace::Keyspace;
@@ -73,6 +75,7 @@ impl Keyspace {
         self.write(header.vnode, UnixMs(0), |keys| match header.kind {
             Kind::Gone => keys.reappend_gone(payload),
             kind if keys.is_live(kind, place, payload) => keys.move_forward(place, payload),
+            Kind::State => keys.reappend_tombstone(payload),
             _ => {}
         });
         true
@@ -125,6 +128,16 @@ impl VnodeWrite<'_> {
     fn reappend_gone(&mut self, key: &[u8]) {
         if self.find(self.seed().key(key), key).is_none() {
             self.journal.copy(Kind::Gone, key);
+        }
+    }
+
+    /// A sole replica has no Gone for the empty key: see [`VnodeWrite::apply`].
+    fn reappend_tombstone(&mut self, payload: &[u8]) {
+        if let Ok((key, Record::Whole(entry))) = record::decode(payload)
+            && entry.is_tombstone()
+            && self.find(self.seed().key(key), key).is_none()
+        {
+            self.journal.copy(Kind::State, payload);
         }
     }
 

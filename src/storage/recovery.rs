@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::base::id::VnodeId;
+use crate::base::size::thousands;
 use crate::base::time::{Hlc, UnixMs};
 use crate::base::wire::WireError;
 
@@ -35,7 +36,7 @@ use super::life::Past;
 use super::log::{Layout, Log, SegmentView};
 use super::place::Place;
 use super::scan::{CHUNK, Home, Opening, Piece, Scan, Suspect};
-use super::segment::{HEAD_SIZE, Head, HeadError};
+use super::segment::{HEAD_SIZE, Head, HeadError, lane_folder, segment_name};
 use super::tail::{Outline, Sight, torn};
 
 /// How often a line tells how far the recovery is.
@@ -88,6 +89,11 @@ impl fmt::Display for Flaw {
     }
 }
 
+/// A segment's file within the log's folder.
+fn path_of(lane: u16, segment: u32) -> String {
+    format!("{}/{}", lane_folder(lane), segment_name(segment))
+}
+
 /// Damaged bytes of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Damage {
@@ -106,11 +112,7 @@ pub struct Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Damage { lane, segment, range, suspect, flaw } = self;
-        write!(
-            f,
-            "lane {lane}, segment {segment}, bytes {}..{}: {flaw}; ",
-            range.start, range.end
-        )?;
+        write!(f, "{}, bytes {}..{}: {flaw}; ", path_of(*lane, *segment), range.start, range.end)?;
         match suspect {
             Suspect::Nobody => f.write_str("no vnode is concerned"),
             Suspect::Vnode(vnode) => write!(f, "vnode {} is suspect", vnode.0),
@@ -137,7 +139,7 @@ pub struct Cut {
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Cut { lane, segment, at, bytes, frames } = self;
-        write!(f, "lane {lane}, segment {segment}: {bytes} bytes cut off at {at}")?;
+        write!(f, "{}: {bytes} bytes cut off at {at}", path_of(*lane, *segment))?;
         if *frames > 0 {
             write!(f, ", {frames} whole frames among them")?;
         }
@@ -560,18 +562,6 @@ fn of_total(done: u64, total: u64) -> String {
     }
 }
 
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -588,7 +578,5 @@ mod tests {
             "1.2 of 3.4 GB, 2,345,678 keys, 35 %, about 4 s to go"
         );
         assert_eq!(of_total(12, 900), "12 of 900 bytes");
-        let numbers = [0, 7, 999, 1_000, 1_234_567].map(thousands);
-        assert_eq!(numbers, ["0", "7", "999", "1,000", "1,234,567"]);
     }
 }

@@ -2,7 +2,7 @@
 //! both hold and answer the same, and every prefix of the frames gives what was held then.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -521,6 +521,8 @@ fn play(steps: &[Step], sole: bool) {
     // What was held after how many frames.
     let mut history = vec![(0, BTreeMap::new())];
     let mut kept: Vec<Frame> = Vec::new();
+    // A clear that is said again is followed by what came after it: in between, it is not there.
+    let mut between = BTreeSet::new();
     for step in steps {
         let lost = world.take(step, &kept);
         check_same(&world.ours, &world.model, world.now);
@@ -539,10 +541,11 @@ fn play(steps: &[Step], sole: bool) {
                 .collect();
             assert_eq!(held(&replay(&left, sole, false)), held(&world.model));
             kept = frames(world.log());
+            between.extend(before + 1..kept.len());
         }
         history.push((kept.len(), held(&world.model)));
     }
-    check_prefixes(&world, &kept, &history);
+    check_prefixes(&world, &kept, &history, &between);
     let again = replay(&kept[world.gone..], sole, true);
     check_same(&again, &world.model, world.now);
     check_sums(&again);
@@ -558,6 +561,7 @@ fn check_prefixes(
     world: &World,
     frames: &[Frame],
     history: &[(usize, BTreeMap<Vec<u8>, Vec<u8>>)],
+    between: &BTreeSet<usize>,
 ) {
     let replayed = Keyspace::new(2, SEED);
     replayed.set_sole(VNODE, world.sole);
@@ -566,7 +570,9 @@ fn check_prefixes(
         while history.get(at + 1).is_some_and(|(upto, _)| *upto <= count) {
             at += 1;
         }
-        assert_eq!(held(&replayed), history[at].1, "after {count} frames");
+        if !between.contains(&count) {
+            assert_eq!(held(&replayed), history[at].1, "after {count} frames");
+        }
         if let Some(frame) = frames.get(count) {
             replayed.write(VNODE, UnixMs(0), |keys| {
                 keys.replay(frame.kind, frame.place, &frame.payload).unwrap();
