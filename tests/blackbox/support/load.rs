@@ -26,6 +26,9 @@ const BATCH: usize = 16;
 /// String keys of a writer: enough for old values to lie deep in the log.
 const STRINGS: usize = 1_500;
 
+/// The same in a cluster, where reading them all takes longer.
+const STRINGS_OF_CLUSTER: usize = 400;
+
 /// Half of all writes go to so many of them.
 const BUSY: usize = 40;
 
@@ -141,11 +144,12 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(name: &str, judge: Judge) -> Writer {
+        let strings = if judge == Judge::Alone { STRINGS } else { STRINGS_OF_CLUSTER };
         let seed = name.bytes().fold(17, |seed: u64, byte| seed * 31 + u64::from(byte));
         Writer {
             name: name.to_owned(),
             judge,
-            strings: vec![Held::nothing(); STRINGS],
+            strings: vec![Held::nothing(); strings],
             counters: vec![Count::default(); COUNTERS],
             chance: seed,
             next: 1,
@@ -168,7 +172,7 @@ impl Writer {
     }
 
     fn act(&mut self) -> Act {
-        let range = if self.draw(2) == 0 { BUSY } else { STRINGS };
+        let range = if self.draw(2) == 0 { BUSY } else { self.strings.len() };
         let string = self.draw(range);
         self.next += 1;
         match self.draw(16) {
@@ -267,8 +271,9 @@ impl Writer {
     /// Reads every key, and answers which hold what they may not. `Err`: some reads were refused.
     pub(crate) fn check(&mut self, client: &mut Client) -> Result<Vec<String>, String> {
         let mut wrong = Vec::new();
-        for first in (0..STRINGS).step_by(100) {
-            let some = first..(first + 100).min(STRINGS);
+        let strings = self.strings.len();
+        for first in (0..strings).step_by(100) {
+            let some = first..(first + 100).min(strings);
             let mut bytes = Vec::new();
             for string in some.clone() {
                 encode(&["GET", &self.key(string)], &mut bytes);
