@@ -263,6 +263,8 @@ impl Batch {
 struct Walk {
     lane: usize,
     segment: SegmentView,
+    /// Damage in it is known, and harmless.
+    is_lossy: bool,
     scan: Scan<Reader>,
     batch: Batch,
     /// What was moved and may not be written yet.
@@ -289,10 +291,11 @@ impl From<io::Error> for Trouble {
 
 impl Walk {
     fn new(log: &Arc<Log>, lane: usize, segment: SegmentView) -> Walk {
-        let SegmentView { number, len, .. } = segment;
+        let SegmentView { number, len } = segment;
         Walk {
             lane,
             segment,
+            is_lossy: log.has_lost(lane, number),
             scan: scan(log, lane, number, len),
             batch: Batch::default(),
             moved: Commit::default(),
@@ -314,14 +317,14 @@ impl Walk {
                     self.batch.frames.push(Found { kind, vnode, offset, start, len });
                     self.batch.bytes.extend_from_slice(payload);
                 }
-                Piece::Damaged { .. } if self.segment.lost => {}
+                Piece::Damaged { .. } if self.is_lossy => {}
                 Piece::Damaged { range, .. } => return Err(Trouble::Damaged(range.start)),
                 Piece::End => break,
             }
         }
         // The file may have become shorter than it was.
         let ended = self.batch.bytes.len() < CHUNK;
-        if ended && self.scan.position() < self.segment.len && !self.segment.lost {
+        if ended && self.scan.position() < self.segment.len && !self.is_lossy {
             return Err(Trouble::Damaged(self.scan.position()));
         }
         self.batch.frames.sort_by_key(|found| found.vnode);

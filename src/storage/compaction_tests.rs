@@ -191,23 +191,23 @@ proptest! {
 
 // ---- the work ---------------------------------------------------------------------------------------
 
-const LAYOUT: Layout = Layout { vnodes: 8, lanes: 2, cluster: 5 };
-const SEED: HashSeed = HashSeed(7);
-const NOW: UnixMs = UnixMs(1_700_000_000_000);
+pub(super) const LAYOUT: Layout = Layout { vnodes: 8, lanes: 2, cluster: 5 };
+pub(super) const SEED: HashSeed = HashSeed(7);
+pub(super) const NOW: UnixMs = UnixMs(1_700_000_000_000);
 const ACTOR: Actor = Actor(1 << 16);
 const OTHER: Actor = Actor(2 << 16);
-const SOLE: VnodeId = VnodeId(6);
+pub(super) const SOLE: VnodeId = VnodeId(6);
 
 /// A store on a disk, opened after whatever happened to it.
-struct Store {
-    log: Arc<Log>,
-    keyspace: Arc<Keyspace>,
-    shared: Arc<Compaction>,
-    compactor: Compactor,
+pub(super) struct Store {
+    pub(super) log: Arc<Log>,
+    pub(super) keyspace: Arc<Keyspace>,
+    pub(super) shared: Arc<Compaction>,
+    pub(super) compactor: Compactor,
 }
 
 impl Store {
-    fn open(disk: Arc<dyn Disk>, folder: &Path) -> io::Result<Store> {
+    pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path) -> io::Result<Store> {
         let options = Options { segment_size: 1_500, fsync: Fsync::No };
         let beat = Duration::from_millis(20);
         let log = Log::open_with_beat(disk, folder.to_owned(), LAYOUT, options, beat)?;
@@ -233,13 +233,13 @@ impl Store {
         });
     }
 
-    fn put(&self, key: &str, value: &str) {
+    pub(super) fn put(&self, key: &str, value: &str) {
         let value = Cow::Borrowed(value.as_bytes());
         self.apply(key.as_bytes(), &Change::Put { value, expire: Expire::Clear });
     }
 
     /// All records that are held, the cold ones too.
-    fn state(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    pub(super) fn state(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let mut state = BTreeMap::new();
         for vnode in (0..LAYOUT.vnodes).map(VnodeId) {
             let visit =
@@ -254,7 +254,7 @@ impl Store {
     }
 
     /// Some of everything that a log may hold.
-    fn live_a_little(&self, seed: u64, steps: usize) {
+    pub(super) fn live_a_little(&self, seed: u64, steps: usize) {
         let mut chance = fastrand::Rng::with_seed(seed);
         for step in 0..steps {
             let key = format!("key:{}", chance.u8(..40)).into_bytes();
@@ -305,7 +305,7 @@ impl Store {
         self.shared.status()
     }
 
-    fn sealed(&self) -> Vec<(usize, u32)> {
+    pub(super) fn sealed(&self) -> Vec<(usize, u32)> {
         let lanes = 0..self.log.lanes();
         let of =
             |lane| self.log.segments(lane).into_iter().map(move |segment| (lane, segment.number));
@@ -313,11 +313,11 @@ impl Store {
     }
 }
 
-fn vnode_of(key: &[u8]) -> VnodeId {
+pub(super) fn vnode_of(key: &[u8]) -> VnodeId {
     VnodeId((SEED.key(key) % u64::from(LAYOUT.vnodes)) as u16)
 }
 
-fn folder() -> &'static Path {
+pub(super) fn folder() -> &'static Path {
     Path::new("/node/log")
 }
 
@@ -330,6 +330,42 @@ fn lived(disk: &SimDisk, seed: u64) -> Store {
     store.live_a_little(seed, 250);
     store.log.roll().unwrap();
     store
+}
+
+/// Values that are long enough to be cooled and cannot be packed.
+pub(super) fn live_large(store: &Store, seed: u64, steps: usize) {
+    let mut chance = fastrand::Rng::with_seed(seed);
+    for _ in 0..steps {
+        let value: Vec<u8> = (0..chance.usize(100..600)).map(|_| chance.u8(..)).collect();
+        let key = format!("large:{}", chance.u8(..30)).into_bytes();
+        let value = Cow::Owned(value);
+        store.apply(&key, &Change::Put { value, expire: Expire::Clear });
+    }
+}
+
+#[test]
+fn cold_keys_are_moved_and_read_while_they_move() {
+    let disk = SimDisk::default();
+    let mut store = Store::open(Arc::new(disk.clone()), folder()).unwrap();
+    store.keyspace.set_budget(1);
+    live_large(&store, 9, 200);
+    store.live_a_little(9, 100);
+    store.log.roll().unwrap();
+    let before = store.state();
+    (0..1_000).for_each(|_| store.keyspace.make_room(NOW));
+    let cold = |store: &Store| -> usize {
+        (0..LAYOUT.vnodes).map(|vnode| store.keyspace.counts(VnodeId(vnode)).cold).sum()
+    };
+    assert!(cold(&store) > 25, "{}", cold(&store));
+    store.shared.ask();
+    while store.compactor.step() != Stepped::Idle {
+        // Fetches what is cold, wherever it is by now.
+        assert_eq!(store.state(), before);
+    }
+    assert!(store.shared.status().removed > 0 && cold(&store) > 25);
+    drop(store);
+    disk.process_kill();
+    assert_eq!(Store::open(Arc::new(disk), folder()).unwrap().state(), before);
 }
 
 #[test]

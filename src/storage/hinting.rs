@@ -14,7 +14,7 @@ use super::scan::{CHUNK, Home, Piece, Scan};
 use super::segment::{HEAD_SIZE, Head, lane_folder};
 
 /// Reads a segment's bytes from an offset.
-pub(super) type Reader = Box<dyn FnMut(u64, &mut [u8]) -> io::Result<usize> + Send>;
+pub(super) type Reader = Box<dyn FnMut(u64, &mut [u8]) -> io::Result<usize> + Send + Sync>;
 
 /// A walk over a sealed segment.
 pub(super) fn scan(log: &Arc<Log>, lane: usize, number: u32, len: u64) -> Scan<Reader> {

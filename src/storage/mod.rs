@@ -33,6 +33,8 @@ mod compaction_tests;
 #[cfg(test)]
 mod disk_tests;
 #[cfg(test)]
+mod hint_tests;
+#[cfg(test)]
 mod keyspace_tests;
 #[cfg(test)]
 mod log_tests;
@@ -40,5 +42,7 @@ mod log_tests;
 mod recovery_tests;
 #[cfg(test)]
 pub(crate) mod sim_disk;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod tiers_tests;
