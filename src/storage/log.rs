@@ -315,7 +315,11 @@ impl Log {
         commit.lanes(self).all(|(lane, position)| lane.written() >= position)
     }
 
-    fn write_out(&self, commit: &Commit) -> Result<(), LogError> {
+    /// Writes what of `commit` is not written yet, and waits for no sync.
+    ///
+    /// # Errors
+    /// A write failed. It is tried again.
+    pub(super) fn write_out(&self, commit: &Commit) -> Result<(), LogError> {
         for (lane, position) in commit.lanes(self) {
             lane.write_out(&self.core.ground, position, false).map_err(LogError)?;
         }
@@ -427,6 +431,11 @@ impl Log {
         let files = self.core.lanes[lane].files.read();
         let sealed = files.iter().filter(|(_, segment)| segment.stage == Stage::Sealed);
         sealed.map(|(&number, segment)| SegmentView { number, len: segment.len }).collect()
+    }
+
+    /// Bytes of a segment that are written, be it sealed or not; `None` if there is none.
+    pub(super) fn segment_len(&self, lane: usize, number: u32) -> Option<u64> {
+        self.core.lanes[lane].len_of(number)
     }
 
     /// How many lanes there are.
