@@ -37,6 +37,9 @@ const BUCKETS_AT_ONCE: usize = 64;
 /// Bytes after which nothing more is appended under one lock.
 const APPENDED_AT_ONCE: usize = 64 << 10;
 
+/// Bytes after which one call appends nothing more: they wait in memory for the next write(2).
+const APPENDED_MAX: usize = 1 << 20;
+
 /// Buckets that one call looks at for sure, and at most.
 const BUCKETS_MIN: usize = 128;
 const BUCKETS_MAX: usize = 8_192;
@@ -101,12 +104,14 @@ impl Keyspace {
         let excess = self.used().saturating_sub(target);
         let mut looks = (BUCKETS_MIN + excess / BYTES_PER_BUCKET).min(BUCKETS_MAX);
         let (vnodes, mut idle) = (self.vnodes.len(), 0);
-        while self.used() > target && idle < vnodes && looks > 0 {
+        let mut appended = 0;
+        while self.used() > target && idle < vnodes && looks > 0 && appended < APPENDED_MAX {
             let next = self.sweep.next.fetch_add(1, Ordering::Relaxed) % vnodes;
             let swept = self.write(VnodeId(next as u16), now, |keys| {
                 keys.sweep(looks.min(BUCKETS_AT_ONCE), appends)
             });
             looks = looks.saturating_sub(swept.looked);
+            appended += swept.appended;
             idle = if swept.idle { idle + 1 } else { 0 };
         }
     }
@@ -126,6 +131,8 @@ impl Keyspace {
 struct Swept {
     /// Buckets looked at.
     looked: usize,
+    /// Bytes of the blocks that were appended.
+    appended: usize,
     /// Whether there is nothing to be done in the whole vnode.
     idle: bool,
 }
@@ -143,12 +150,16 @@ enum Verdict {
 }
 
 fn verdict(block: &mut Block, journal: Journal<'_>) -> Verdict {
-    let Footprint { taken, least } = block.footprint();
-    if least >= taken {
+    // Told by the slot, without a look at the block.
+    if block.is_cold() {
         return Verdict::Stays;
     }
     if block.take_visited() {
         return Verdict::Spared;
+    }
+    let Footprint { taken, least } = block.footprint();
+    if least >= taken {
+        return Verdict::Stays;
     }
     let Some(log) = journal.log() else { return Verdict::Stays };
     match block.place() {
@@ -190,7 +201,7 @@ impl VnodeWrite<'_> {
             keyspace.resize_blocks(before, block.footprint());
             self.vnode.idle = 0;
         }
-        Swept { looked, idle: self.vnode.idle >= buckets }
+        Swept { looked, appended, idle: self.vnode.idle >= buckets }
     }
 }
 

@@ -23,6 +23,7 @@ use super::log::{Fsync, Layout, Log, Options};
 use super::lost::Walk;
 use super::place::Place;
 use super::segment::{HEAD_SIZE, lane_folder, segment_name};
+use super::sim_disk::SimDisk;
 use super::syncer::Lost;
 use super::warming::{Patience, Tier, Warmed};
 
@@ -421,6 +422,51 @@ fn what_cannot_be_read_back_is_said_again_from_memory() {
                 again.write(vnode, NOW, |keys| keys.replay(kind, place, &payload).unwrap());
             }
         }
+        assert!(all_records(&again) == wanted);
+    }
+}
+
+/// A sync fails, and what it was to make durable is forgotten; then the power fails.
+#[test]
+fn what_a_failed_sync_lost_survives_the_machine_all_the_same() {
+    for budget in [0, u64::MAX] {
+        let disk = SimDisk::default();
+        let layout = Layout { vnodes: VNODES, lanes: 2, cluster: 7 };
+        let options = Options { segment_size: 1 << 14, fsync: Fsync::Everysec };
+        let beat = std::time::Duration::from_millis(5);
+        let open = |disk: &SimDisk| {
+            Log::open_with_beat(Arc::new(disk.clone()), "/log".into(), layout, options, beat)
+        };
+        let log = open(&disk).unwrap();
+        log.begin(Hlc::ZERO).unwrap();
+        let keyspace = Arc::new(Keyspace::with_log(VNODES, SEED, log.clone()));
+        keyspace.set_budget(budget);
+        let weak = Arc::downgrade(&keyspace);
+        log.on_lost_sync(move |lost| {
+            assert!(weak.upgrade().is_none_or(|keyspace| keyspace.reappend(lost)));
+        });
+        work(&keyspace);
+        log.sync().unwrap();
+        // Nothing but the lost frames says these.
+        for (number, failures) in (0..60).zip([0, 1, 0, 2].into_iter().cycle()) {
+            disk.fail_syncs(failures);
+            let (vnode, key) = (vnode_of(number), name(number));
+            match number % 3 {
+                0 => put(&keyspace, vnode, &key, &value(number, 90)),
+                1 => apply(&keyspace, vnode, &key, &Change::Delete),
+                _ => apply(&keyspace, vnode, &key, &Change::Increment(Amount::Int(1))),
+            }
+            write_out(&keyspace);
+            while log.sync().is_err() {}
+        }
+        assert!(log.health().failed_syncs > 20);
+        let wanted = all_records(&keyspace);
+        let fate = disk.fork();
+        fate.power_cut_prefix(0);
+        let again = Keyspace::new(VNODES, SEED);
+        each_frame(&open(&fate).unwrap(), |vnode, kind, place, payload| {
+            again.write(vnode, NOW, |keys| keys.replay(kind, place, payload).unwrap());
+        });
         assert!(all_records(&again) == wanted);
     }
 }

@@ -480,13 +480,21 @@ impl Lane {
     /// Bytes of all segments, and of what is to be written to them.
     pub(super) fn bytes(&self) -> u64 {
         let files = self.files.read();
-        let of = |segment: &Segment| match segment.stage {
-            Stage::Active => u64::from(place(self.written()).offset),
-            Stage::Rolled | Stage::Sealed => segment.len,
-        };
-        let in_files: u64 = files.values().map(of).sum();
+        let in_files: u64 = files.values().map(|segment| self.len(segment)).sum();
         drop(files);
         in_files + self.bytes_pending()
+    }
+
+    fn len(&self, segment: &Segment) -> u64 {
+        match segment.stage {
+            Stage::Active => u64::from(place(self.written()).offset),
+            Stage::Rolled | Stage::Sealed => segment.len,
+        }
+    }
+
+    /// Bytes of a segment that are written.
+    pub(super) fn len_of(&self, number: u32) -> Option<u64> {
+        self.files.read().get(&number).map(|segment| self.len(segment))
     }
 
     /// Before the next frame, a mark shall say that everything below `position` is durable.

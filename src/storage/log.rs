@@ -452,6 +452,11 @@ impl Log {
         files.get(&number).is_some_and(|segment| segment.lost)
     }
 
+    /// Bytes of a segment that are written, be it sealed or not; `None` if there is none.
+    pub(super) fn segment_len(&self, lane: usize, number: u32) -> Option<u64> {
+        self.core.lanes[lane].len_of(number)
+    }
+
     /// How many lanes there are.
     pub fn lanes(&self) -> usize {
         self.core.lanes.len()
