@@ -370,11 +370,11 @@ mod tests {
         let folder = folder();
         let said = inspect(folder.path(), false).unwrap().text;
         let lines: Vec<&str> = said.lines().collect();
-        assert!(lines[0].ends_with("log: 148 bytes in 2 segments, 4 vnodes in 2 lanes"), "{said}");
+        assert!(lines[0].ends_with("log: 190 bytes in 2 segments, 4 vnodes in 2 lanes"), "{said}");
         let row: Vec<&str> = lines[4].split_whitespace().collect();
-        let expected = ["1", "1", "108", "2", "0", "0", "0", "34", "34", "0", "-", "last"];
+        let expected = ["1", "1", "129", "2", "0", "0", "1", "34", "55", "0", "-", "last"];
         assert_eq!(row, expected, "{said}");
-        assert_eq!(lines[5].split_whitespace().take(2).collect::<Vec<_>>(), ["all", "148"]);
+        assert_eq!(lines[5].split_whitespace().take(2).collect::<Vec<_>>(), ["all", "190"]);
         let said = inspect(folder.path(), true).unwrap().text;
         assert!(said.contains("\"in_use\":false,\"vnodes\":4,\"lanes\":2"), "{said}");
         assert!(
@@ -387,20 +387,22 @@ mod tests {
     fn damage_is_told_with_its_place() {
         let folder = folder();
         let sound = verify(folder.path(), false).unwrap();
-        assert!(!sound.damaged && sound.text.ends_with("2 whole frames; nothing is damaged\n"));
+        assert!(!sound.damaged && sound.text.ends_with("4 whole frames; nothing is damaged\n"));
         let path = folder.path().join("log/lane-01/0000000001.seg");
         let mut bytes = fs::read(&path).unwrap();
         bytes[60] ^= 1;
         fs::write(&path, bytes).unwrap();
         let bad = verify(folder.path(), false).unwrap();
         // Without a life file a crash is taken for granted, and explains it.
-        assert!(!bad.damaged && bad.text.contains("lane 1, segment 1: 68 bytes from 40 on"));
-        let life = "kvorum-life 2\nboot 1\nstart 1\nclean yes\nmachine m\nvnodes 4\nlanes 2\ncluster 1\n";
+        assert!(!bad.damaged && bad.text.contains("lane 1, segment 1: 89 bytes from 40 on"));
+        let life =
+            "kvorum-life 2\nboot 1\nstart 1\nclean yes\nmachine m\nvnodes 4\nlanes 2\ncluster 1\n";
         fs::write(folder.path().join("life"), life).unwrap();
         let bad = verify(folder.path(), false).unwrap();
-        let line = "lane-01/0000000001.seg, bytes 40..74: the payload is damaged; vnode 1 is suspect\n";
+        let line =
+            "lane-01/0000000001.seg, bytes 40..74: the payload is damaged; vnode 1 is suspect\n";
         assert!(bad.damaged && bad.text.contains(line), "{}", bad.text);
-        assert!(bad.text.ends_with("1 whole frame; 1 damage\n"), "{}", bad.text);
+        assert!(bad.text.ends_with("3 whole frames; 1 damage\n"), "{}", bad.text);
         let bad = verify(folder.path(), true).unwrap();
         let damage = "{\"lane\":1,\"segment\":1,\"from\":40,\"to\":74,\"suspect\":\"vnode\",\
                       \"vnode\":1,\"flaw\":\"the payload is damaged\"}";

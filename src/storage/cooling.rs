@@ -63,7 +63,12 @@ pub(super) struct Sweep {
 
 impl Sweep {
     pub(super) fn has_budget(&self) -> bool {
-        self.budget.load(Ordering::Relaxed) > 0
+        self.budget() > 0
+    }
+
+    /// In bytes; 0: none.
+    pub(super) fn budget(&self) -> usize {
+        self.budget.load(Ordering::Relaxed)
     }
 }
 

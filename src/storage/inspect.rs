@@ -29,7 +29,8 @@ use super::log::Layout;
 use super::recovery::{Cut, Damage, Flaw};
 use super::scan::{Home, Opening, Piece, Scan, Suspect};
 use super::segment::{
-    HEAD_SIZE, Head, HeadError, read_length_mark, read_mark, segment_name, segment_number,
+    HEAD_SIZE, Head, HeadError, is_end_mark, read_length_mark, read_mark, segment_name,
+    segment_number,
 };
 use super::tail::{Outline, Sight, torn};
 
@@ -199,7 +200,8 @@ impl Folder {
     fn check_segment(&self, segment: &Segment) -> io::Result<Option<Checked>> {
         let (lane, number) = (segment.lane, segment.number);
         let outline = Outline { number, len: segment.len, before: None };
-        let mut checked = Checked { outline, sight: Sight::new(true), damages: Vec::new() };
+        let sight = Sight::new(true);
+        let mut checked = Checked { outline, sight, closed: false, damages: Vec::new() };
         let opened = self.walk(segment, |found| match found {
             Found::Opening(before, Some(_)) => checked.outline.before = before,
             Found::Opening(before, None) => {
@@ -210,6 +212,7 @@ impl Folder {
             }
             Found::Frame(offset, header, payload) => {
                 checked.sight.note(offset, header.kind, payload);
+                checked.closed = header.kind == Kind::Mark && is_end_mark(payload);
                 if let Err(why) = check(header.kind, payload) {
                     let range = u64::from(offset)..u64::from(offset) + header.frame_size() as u64;
                     let (suspect, flaw) = (Suspect::Vnode(header.vnode), Flaw::Record(why));
@@ -219,6 +222,7 @@ impl Folder {
             }
             Found::Damaged(range, suspect) => {
                 checked.sight.note_bad(range.start);
+                checked.closed = false;
                 let flaw = if suspect == Suspect::Lane { Flaw::NoFrame } else { Flaw::Checksum };
                 let damage = Damage { lane, segment: number, range, suspect, flaw };
                 checked.damages.push(damage);
@@ -244,6 +248,13 @@ impl Folder {
         if let (Some(at), Some((segment, checked))) = (left.cut_at, lane.last_mut()) {
             verdict.torn.push(segment.cut(checked, at));
             checked.damages.retain(|damage| damage.range.start < at);
+        }
+        if let Some((segment, checked)) = lane.last_mut()
+            && past.clean
+            && !checked.closed
+        {
+            let Segment { lane, number, len, .. } = **segment;
+            checked.damages.push(lane_damage(lane, number, len..len, Flaw::Short));
         }
         let mut before: Option<Outline> = None;
         for (segment, checked) in lane.drain(..) {
@@ -315,6 +326,8 @@ impl Segment {
 struct Checked {
     outline: Outline,
     sight: Sight,
+    /// Whether it ends where the log was closed.
+    closed: bool,
     damages: Vec<Damage>,
 }
 
@@ -330,8 +343,8 @@ pub(super) fn check(kind: Kind, payload: &[u8]) -> Result<(), WireError> {
         |is_well: bool, what| if is_well { Ok(()) } else { Err(WireError::Malformed(what)) };
     match kind {
         Kind::Mark => {
-            let is_known = read_mark(payload).or_else(|| read_length_mark(payload)).is_some();
-            malformed(is_known, "note")
+            let number = read_mark(payload).or_else(|| read_length_mark(payload));
+            malformed(number.is_some() || is_end_mark(payload), "note")
         }
         Kind::Gone => malformed(payload.len() <= KEY_SIZE_MAX, "length of a key"),
         Kind::State | Kind::Join => {

@@ -271,6 +271,12 @@ impl Buffer {
         }
     }
 
+    fn append_end(&mut self) {
+        self.bytes.truncate(self.whole);
+        self.append_marks();
+        self.append_mark(&segment::end_mark());
+    }
+
     fn append_mark(&mut self, payload: &[u8]) {
         let size = frame::append(&mut self.bytes, Kind::Mark, VnodeId(0), |out| {
             out.extend_from_slice(payload);
@@ -443,6 +449,11 @@ impl Lane {
         let mut buffer = self.buffer.lock();
         let place = buffer.append(next_size, kind, vnode, write);
         (place, buffer.end())
+    }
+
+    /// Notes in the log that nothing follows: whoever cuts a closed log short is found out.
+    pub(super) fn append_end(&self) {
+        self.buffer.lock().append_end();
     }
 
     /// The position of the next frame.

@@ -615,6 +615,7 @@ impl Log {
     fn settle_all(&self) -> Result<(), LogError> {
         let failures: Vec<u64> = self.core.lanes.iter().map(|lane| lane.tide.failures()).collect();
         let finish = |lane: &Lane| {
+            lane.append_end();
             let written = lane.write_out(&self.core.ground, lane.appended(), true);
             lane.finish(&self.core.ground);
             written

@@ -12,6 +12,9 @@
 //! whose it was, all vnodes of the lane are. A reported vnode may lack what it held or show an
 //! older state, so it must not count in quorums before it has been compared with its peers.
 //!
+//! With a memory budget the oldest segments are replayed by their hints, where there are any: then
+//! the keys come without their values, and little is read. A hint is believed whole or not at all.
+//!
 //! Only a torn tail is changed on disk, so a recovery that is cut short is begun anew.
 
 use std::collections::BTreeSet;
@@ -30,12 +33,13 @@ use crate::base::size::thousands;
 use crate::base::time::{Hlc, UnixMs};
 use crate::base::wire::WireError;
 
-use super::frame::Kind;
+use super::frame::{Header, Kind};
+use super::hint::{Hint, hint_name};
 use super::keyspace::Keyspace;
 use super::life::Past;
 use super::log::{Layout, Log, SegmentView};
 use super::place::Place;
-use super::scan::{CHUNK, Home, Opening, Piece, Scan, Suspect};
+use super::scan::{CHUNK, Home, Opening, Piece, Scan, Suspect, was_closed};
 use super::segment::{HEAD_SIZE, Head, HeadError, lane_folder, segment_name};
 use super::tail::{Outline, Sight, torn};
 
@@ -44,6 +48,9 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 
 /// How often [`Progress::keys`] is brought up to date.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How many frames are replayed before memory is looked at again.
+const ROOM_EVERY: u64 = 32;
 
 /// Most damages that are listed one by one; the vnodes are always complete.
 const LISTED_MAX: usize = 1_000;
@@ -350,6 +357,14 @@ impl Lane<'_> {
             report.bytes += len;
             before = Some(*outline);
         }
+        if let Some(Outline { number, len, .. }) = before.filter(|_| past.clean) {
+            let read = |offset, buffer: &mut [u8]| {
+                self.log.read_range(self.index(), number, offset, buffer)
+            };
+            if !was_closed(len, read)? {
+                self.harmed(&mut report, number, len..len, Flaw::Short);
+            }
+        }
         Ok((plan, report))
     }
 
@@ -436,48 +451,119 @@ impl Lane<'_> {
         keyspace: &Keyspace,
         progress: &Progress,
     ) -> io::Result<Report> {
-        let mut report = Report::default();
-        let mut counted = Counted { progress, of: share.of.into(), owed: 0 };
-        for Planned { outline: segment, .. } in plan {
-            let mut scan = self.scan(*segment);
-            let mut before = 0;
-            loop {
-                let piece =
-                    scan.next(|header| header.kind != Kind::Mark && share.has(header.vnode));
-                let damage = match piece? {
-                    Piece::End => break,
-                    Piece::Frame { offset, header, payload } => {
-                        let place = Place { segment: segment.number, offset };
-                        let end = u64::from(offset) + header.frame_size() as u64;
-                        report.frames += 1;
-                        let replayed = keyspace.write(header.vnode, UnixMs(0), |vnode| {
-                            vnode.replay(header.kind, place, payload)
-                        });
-                        replayed.err().map(|why| {
-                            let suspect = Suspect::Vnode(header.vnode);
-                            (offset.into()..end, suspect, Flaw::Record(why))
-                        })
-                    }
-                    Piece::Damaged { range, suspect } if share.reports(suspect) => {
-                        let lane = suspect == Suspect::Lane;
-                        let flaw = if lane { Flaw::NoFrame } else { Flaw::Checksum };
-                        Some((range, suspect, flaw))
-                    }
-                    Piece::Damaged { .. } => None,
-                };
-                if let Some((range, suspect, flaw)) = damage {
-                    let (lane, segment) = (self.home.lane, segment.number);
-                    let damage = Damage { lane, segment, range, suspect, flaw };
-                    report.note(self.home.layout, damage);
+        let counted = Counted { progress, of: share.of.into(), owed: 0 };
+        let mut replay = Replay { share, keyspace, counted, report: Report::default() };
+        let hinted = hinted(plan, keyspace.sweep.budget() / usize::from(self.home.layout.lanes));
+        for (index, segment) in plan.iter().enumerate() {
+            match (index < hinted).then(|| self.hint(segment)).flatten() {
+                Some(hint) => replay.by_hint(segment.outline, &hint),
+                None => replay.by_frames(segment.outline, self.scan(segment.outline))?,
+            }
+        }
+        Ok(replay.report)
+    }
+
+    /// The segment's hint, if there is one that can be believed.
+    fn hint(&self, segment: &Planned) -> Option<Hint> {
+        let Outline { number, len, .. } = segment.outline;
+        let folder = self.log.folder().join(lane_folder(self.home.lane));
+        let len = u32::try_from(len).ok()?;
+        Hint::read(&**self.log.disk(), &folder.join(hint_name(number)), &segment.head?, len)
+    }
+}
+
+/// How many of a lane's oldest segments are to be replayed by their hints, where there are any,
+/// when the lane may have so much memory (0: without end). What was written last is wanted first:
+/// of the youngest segments the values come too, so many that half of the memory is left for the
+/// keys of the others.
+fn hinted(plan: &[Planned], memory: usize) -> usize {
+    if memory == 0 {
+        return 0;
+    }
+    let mut room = memory as u64 / 2;
+    let fits = |segment: &&Planned| {
+        let left = room.checked_sub(segment.outline.len);
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    plan.len() - plan.iter().rev().take_while(fits).count()
+}
+
+/// The work of one thread on one lane.
+struct Replay<'a> {
+    share: Share,
+    keyspace: &'a Keyspace,
+    counted: Counted<'a>,
+    report: Report,
+}
+
+impl Replay<'_> {
+    fn by_hint(&mut self, segment: Outline, hint: &Hint) {
+        let share = self.share;
+        for row in hint.rows().filter(|row| share.has(row.vnode)) {
+            self.count_frame();
+            if let Err(why) = row.replay(self.keyspace) {
+                let at = u64::from(row.place.offset);
+                self.note(segment, at..at, Suspect::Vnode(row.vnode), Flaw::Record(why));
+            }
+        }
+        self.counted.add(segment.len);
+    }
+
+    fn by_frames(
+        &mut self,
+        segment: Outline,
+        mut scan: Scan<impl FnMut(u64, &mut [u8]) -> io::Result<usize>>,
+    ) -> io::Result<()> {
+        let share = self.share;
+        let mut before = 0;
+        loop {
+            match scan.next(|header| header.kind != Kind::Mark && share.has(header.vnode))? {
+                Piece::End => break,
+                Piece::Frame { offset, header, payload } => {
+                    self.frame(segment, offset, &header, payload);
                 }
-                if scan.position() - before >= CHUNK as u64 {
-                    counted.add(scan.position() - before);
-                    before = scan.position();
+                Piece::Damaged { range, suspect } => {
+                    let lane = suspect == Suspect::Lane;
+                    let flaw = if lane { Flaw::NoFrame } else { Flaw::Checksum };
+                    self.note(segment, range, suspect, flaw);
                 }
             }
-            counted.add(segment.len - before);
+            if scan.position() - before >= CHUNK as u64 {
+                self.counted.add(scan.position() - before);
+                before = scan.position();
+            }
         }
-        Ok(report)
+        self.counted.add(segment.len - before);
+        Ok(())
+    }
+
+    fn frame(&mut self, segment: Outline, offset: u32, header: &Header, payload: &[u8]) {
+        self.count_frame();
+        let place = Place { segment: segment.number, offset };
+        let replayed = self
+            .keyspace
+            .write(header.vnode, UnixMs(0), |vnode| vnode.replay(header.kind, place, payload));
+        if let Err(why) = replayed {
+            let range = offset.into()..u64::from(offset) + header.frame_size() as u64;
+            self.note(segment, range, Suspect::Vnode(header.vnode), Flaw::Record(why));
+        }
+    }
+
+    fn count_frame(&mut self) {
+        self.report.frames += 1;
+        if self.report.frames.is_multiple_of(ROOM_EVERY) {
+            self.keyspace.make_room(UnixMs(0));
+        }
+    }
+
+    /// Notes damage, which several threads see, if it is this one's to report.
+    fn note(&mut self, segment: Outline, range: Range<u64>, suspect: Suspect, flaw: Flaw) {
+        if self.share.reports(suspect) {
+            let Home { layout, lane } = self.share.home;
+            let damage = Damage { lane, segment: segment.number, range, suspect, flaw };
+            self.report.note(layout, damage);
+        }
     }
 }
 

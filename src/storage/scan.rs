@@ -21,7 +21,7 @@ use crate::base::id::VnodeId;
 
 use super::frame::{HEADER_SIZE, Header, Kind};
 use super::log::Layout;
-use super::segment::{HEAD_SIZE, Head, HeadError, MARK_SIZE, read_length_mark};
+use super::segment::{HEAD_SIZE, Head, HeadError, MARK_SIZE, is_end_mark, read_length_mark};
 
 /// Bytes that are read at once.
 pub(super) const CHUNK: usize = 1 << 20;
@@ -95,6 +95,18 @@ impl Opening {
         let before = mark.and_then(|header| header.payload(first)).and_then(read_length_mark);
         Ok(Opening { head: Head::decode(&bytes[..len]), before })
     }
+}
+
+/// Whether a segment of `len` bytes, which `read` reads, ends where the log was closed.
+pub(super) fn was_closed(
+    len: u64,
+    mut read: impl FnMut(u64, &mut [u8]) -> io::Result<usize>,
+) -> io::Result<bool> {
+    let mut bytes = [0; HEADER_SIZE + MARK_SIZE];
+    let Some(start) = len.checked_sub(bytes.len() as u64) else { return Ok(false) };
+    let whole = read(start, &mut bytes)? == bytes.len();
+    let mark = Header::read(&bytes).filter(|header| whole && header.kind == Kind::Mark);
+    Ok(mark.and_then(|header| header.payload(&bytes)).is_some_and(is_end_mark))
 }
 
 /// A walk over one segment, whose bytes `read` reads.

@@ -17,6 +17,7 @@
 //!
 //! Mark payload: u8 1 · u64 n   all bytes of this segment below n, and all before it, are durable
 //!               u8 2 · u64 n   the segment before this one has n bytes; the first frame
+//!               u8 3 · u64 0   the log was closed here; the last frame
 //! ```
 //!
 //! Integers are little-endian.
@@ -136,6 +137,7 @@ pub const MARK_SIZE: usize = 9;
 
 const DURABLE: u8 = 1;
 const LENGTH: u8 = 2;
+const END: u8 = 3;
 
 /// The payload of a Mark: all bytes of the segment below `durable` are durable.
 pub fn mark(durable: u64) -> [u8; MARK_SIZE] {
@@ -145,6 +147,11 @@ pub fn mark(durable: u64) -> [u8; MARK_SIZE] {
 /// The payload of a Mark: the segment before this one has `len` bytes.
 pub fn length_mark(len: u64) -> [u8; MARK_SIZE] {
     note(LENGTH, len)
+}
+
+/// The payload of a Mark: the log was closed, and nothing comes behind it.
+pub fn end_mark() -> [u8; MARK_SIZE] {
+    note(END, 0)
 }
 
 fn note(tag: u8, number: u64) -> [u8; MARK_SIZE] {
@@ -162,6 +169,11 @@ pub fn read_mark(payload: &[u8]) -> Option<u64> {
 /// Reads what length a Mark says the segment before has; `None` if it says something else.
 pub fn read_length_mark(payload: &[u8]) -> Option<u64> {
     read_note(LENGTH, payload)
+}
+
+/// Whether a Mark says that the log was closed.
+pub fn is_end_mark(payload: &[u8]) -> bool {
+    read_note(END, payload).is_some()
 }
 
 fn read_note(wanted: u8, payload: &[u8]) -> Option<u64> {
@@ -212,6 +224,7 @@ mod tests {
         assert_eq!(read_mark(&mark(77)), Some(77));
         assert_eq!(read_length_mark(&length_mark(77)), Some(77));
         assert_eq!((read_mark(&length_mark(7)), read_length_mark(&mark(7))), (None, None));
+        assert!(is_end_mark(&end_mark()) && !is_end_mark(&mark(0)) && !is_end_mark(b""));
         assert_eq!(read_mark(&[2; 9]), None);
         assert_eq!(read_mark(&[1; 8]), None);
     }
