@@ -83,6 +83,12 @@ impl Keyspace {
         }
     }
 
+    /// Whether there is a budget, and so many bytes are more than it.
+    pub(super) fn exceeds_budget(&self, bytes: u64) -> bool {
+        let budget = self.sweep.budget.load(Ordering::Relaxed);
+        budget > 0 && bytes > budget as u64
+    }
+
     /// Whether memory is over its budget and there is nothing left to cool.
     pub fn is_full(&self) -> bool {
         self.sweep.full.load(Ordering::Relaxed)

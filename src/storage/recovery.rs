@@ -31,6 +31,7 @@ use crate::base::time::{Hlc, UnixMs};
 use crate::base::wire::WireError;
 
 use super::frame::Kind;
+use super::hint::{Hint, hint_name};
 use super::keyspace::Keyspace;
 use super::life::Past;
 use super::log::{Layout, Log, SegmentView};
@@ -44,6 +45,9 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 
 /// How often [`Progress::keys`] is brought up to date.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How often memory is swept after a chunk, at most: what cannot be cooled is not looked at for ever.
+const SWEEPS_MAX: usize = 16;
 
 /// Most damages that are listed one by one; the vnodes are always complete.
 const LISTED_MAX: usize = 1_000;
@@ -438,46 +442,100 @@ impl Lane<'_> {
     ) -> io::Result<Report> {
         let mut report = Report::default();
         let mut counted = Counted { progress, of: share.of.into(), owed: 0 };
-        for Planned { outline: segment, .. } in plan {
-            let mut scan = self.scan(*segment);
-            let mut before = 0;
-            loop {
-                let piece =
-                    scan.next(|header| header.kind != Kind::Mark && share.has(header.vnode));
-                let damage = match piece? {
-                    Piece::End => break,
-                    Piece::Frame { offset, header, payload } => {
-                        let place = Place { segment: segment.number, offset };
-                        let end = u64::from(offset) + header.frame_size() as u64;
-                        report.frames += 1;
-                        let replayed = keyspace.write(header.vnode, UnixMs(0), |vnode| {
-                            vnode.replay(header.kind, place, payload)
-                        });
-                        replayed.err().map(|why| {
-                            let suspect = Suspect::Vnode(header.vnode);
-                            (offset.into()..end, suspect, Flaw::Record(why))
-                        })
-                    }
-                    Piece::Damaged { range, suspect } if share.reports(suspect) => {
-                        let lane = suspect == Suspect::Lane;
-                        let flaw = if lane { Flaw::NoFrame } else { Flaw::Checksum };
-                        Some((range, suspect, flaw))
-                    }
-                    Piece::Damaged { .. } => None,
-                };
-                if let Some((range, suspect, flaw)) = damage {
-                    let (lane, segment) = (self.home.lane, segment.number);
-                    let damage = Damage { lane, segment, range, suspect, flaw };
-                    report.note(self.home.layout, damage);
+        // Of a store that fits into memory the values are wanted too.
+        let by_hints = keyspace.exceeds_budget(progress.bytes_total.load(Ordering::Relaxed));
+        for Planned { outline: segment, head } in plan {
+            let hint = head.filter(|_| by_hints).and_then(|head| self.hint(*segment, &head));
+            match hint {
+                Some(hint) => {
+                    self.replay_hint(&hint, share, keyspace, &mut report);
+                    counted.add(segment.len);
                 }
-                if scan.position() - before >= CHUNK as u64 {
-                    counted.add(scan.position() - before);
-                    before = scan.position();
+                None => {
+                    self.replay_segment(*segment, share, keyspace, &mut report, &mut counted)?;
                 }
             }
-            counted.add(segment.len - before);
+            make_room(keyspace);
         }
         Ok(report)
+    }
+
+    fn hint(&self, segment: Outline, head: &Head) -> Option<Hint> {
+        let folder = self.log.folder().join(lane_folder(self.home.lane));
+        let len = u32::try_from(segment.len).ok()?;
+        Hint::read(&**self.log.disk(), &folder.join(hint_name(segment.number)), head, len)
+    }
+
+    fn replay_hint(&self, hint: &Hint, share: Share, keyspace: &Keyspace, report: &mut Report) {
+        for row in hint.rows().filter(|row| share.has(row.vnode)) {
+            report.frames += 1;
+            if let Err(why) = row.replay(keyspace) {
+                let Place { segment, offset } = row.place;
+                let (lane, suspect) = (self.home.lane, Suspect::Vnode(row.vnode));
+                let range = offset.into()..offset.into();
+                let flaw = Flaw::Record(why);
+                let damage = Damage { lane, segment, range, suspect, flaw };
+                report.note(self.home.layout, damage);
+            }
+        }
+    }
+
+    fn replay_segment(
+        &self,
+        segment: Outline,
+        share: Share,
+        keyspace: &Keyspace,
+        report: &mut Report,
+        counted: &mut Counted<'_>,
+    ) -> io::Result<()> {
+        let mut scan = self.scan(segment);
+        let mut before = 0;
+        loop {
+            let piece = scan.next(|header| header.kind != Kind::Mark && share.has(header.vnode));
+            let damage = match piece? {
+                Piece::End => break,
+                Piece::Frame { offset, header, payload } => {
+                    let place = Place { segment: segment.number, offset };
+                    let end = u64::from(offset) + header.frame_size() as u64;
+                    report.frames += 1;
+                    let replayed = keyspace.write(header.vnode, UnixMs(0), |vnode| {
+                        vnode.replay(header.kind, place, payload)
+                    });
+                    replayed.err().map(|why| {
+                        let suspect = Suspect::Vnode(header.vnode);
+                        (offset.into()..end, suspect, Flaw::Record(why))
+                    })
+                }
+                Piece::Damaged { range, suspect } if share.reports(suspect) => {
+                    let lane = suspect == Suspect::Lane;
+                    let flaw = if lane { Flaw::NoFrame } else { Flaw::Checksum };
+                    Some((range, suspect, flaw))
+                }
+                Piece::Damaged { .. } => None,
+            };
+            if let Some((range, suspect, flaw)) = damage {
+                let (lane, segment) = (self.home.lane, segment.number);
+                let damage = Damage { lane, segment, range, suspect, flaw };
+                report.note(self.home.layout, damage);
+            }
+            if scan.position() - before >= CHUNK as u64 {
+                counted.add(scan.position() - before);
+                before = scan.position();
+                make_room(keyspace);
+            }
+        }
+        counted.add(segment.len - before);
+        Ok(())
+    }
+}
+
+/// Keeps memory within its budget: a log may hold many times that.
+fn make_room(keyspace: &Keyspace) {
+    for _ in 0..SWEEPS_MAX {
+        if !keyspace.exceeds_budget(keyspace.used() as u64) {
+            break;
+        }
+        keyspace.make_room(UnixMs(0));
     }
 }
 
