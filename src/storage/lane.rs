@@ -391,7 +391,7 @@ impl Lane {
         }
     }
 
-    /// Begins segment `number`; all that is there is durable.
+    /// Begins segment `number`, durably.
     pub(super) fn begin(&self, ground: &Ground, number: u32) -> io::Result<()> {
         if self.wanted_size.load(Ordering::Acquire) == 0 {
             // Until it is known how much is alive: see `pace`.
@@ -411,7 +411,12 @@ impl Lane {
             buffer.before = before.map(|segment| segment.len);
             buffer.mark = before.map(|_| (number, HEAD_SIZE as u32));
         }
-        self.write_out(ground, EVERYTHING, true).map_err(io::Error::other)
+        self.write_out(ground, EVERYTHING, true).map_err(io::Error::other)?;
+        self.file(number)?.sync()?;
+        self.names_changed.store(false, Ordering::Release);
+        ground.disk.sync_folder(&self.folder)?;
+        self.tide.rise(self.written());
+        Ok(())
     }
 
     /// Changes the size of segments, from the next on that is not prepared yet.
@@ -585,6 +590,7 @@ impl Lane {
         file.write_at(0, &head.encode())?;
         *next = Next { number: number + 1, ..Next::default() };
         self.prepared.store(0, Ordering::Release);
+        ground.set_trouble(self.number, Trouble::Room, None);
         drop(next);
         self.roll_active();
         let segment = Segment {
@@ -636,8 +642,7 @@ impl Lane {
     pub(super) fn keep(&self, ground: &Ground, retry: bool) {
         let active = place(self.written()).segment;
         if self.asked_for.load(Ordering::Acquire) == active && active > 0 {
-            let why = self.prepare(ground).err().map(|error| reason(&error));
-            ground.set_trouble(self.number, Trouble::Room, why.as_deref());
+            self.prepare(ground);
         }
         if retry && self.writer.lock().failed.is_some() {
             // An error is noted where it happens.
@@ -645,13 +650,15 @@ impl Lane {
         }
     }
 
-    fn prepare(&self, ground: &Ground) -> io::Result<()> {
+    fn prepare(&self, ground: &Ground) {
         let mut next = self.next.lock();
         // None comes after a lane's end.
         if next.number > 0 {
-            self.reserve_next(ground, &mut next, self.next_size())?;
+            let reserved = self.reserve_next(ground, &mut next, self.next_size());
+            let why = reserved.err().map(|error| reason(&error));
+            // Under the lock, so that whoever reserves after us has the last word.
+            ground.set_trouble(self.number, Trouble::Room, why.as_deref());
         }
-        Ok(())
     }
 
     /// Bytes that can be written for which room was set aside.
