@@ -395,10 +395,10 @@ mod tests {
         let bad = verify(folder.path(), false).unwrap();
         // Without a life file a crash is taken for granted, and explains it.
         assert!(!bad.damaged && bad.text.contains("lane 1, segment 1: 68 bytes from 40 on"));
-        let life = "kvorum-life 2\nboot 1\nclean yes\nmachine m\nvnodes 4\nlanes 2\ncluster 1\n";
+        let life = "kvorum-life 2\nboot 1\nstart 1\nclean yes\nmachine m\nvnodes 4\nlanes 2\ncluster 1\n";
         fs::write(folder.path().join("life"), life).unwrap();
         let bad = verify(folder.path(), false).unwrap();
-        let line = "lane 1, segment 1, bytes 40..74: the payload is damaged; vnode 1 is suspect\n";
+        let line = "lane-01/0000000001.seg, bytes 40..74: the payload is damaged; vnode 1 is suspect\n";
         assert!(bad.damaged && bad.text.contains(line), "{}", bad.text);
         assert!(bad.text.ends_with("1 whole frame; 1 damage\n"), "{}", bad.text);
         let bad = verify(folder.path(), true).unwrap();

@@ -29,7 +29,11 @@ pub mod warming;
 mod weight;
 
 #[cfg(test)]
+mod block_tests;
+#[cfg(test)]
 mod compaction_tests;
+#[cfg(test)]
+mod cooling_tests;
 #[cfg(test)]
 mod disk_tests;
 #[cfg(test)]
