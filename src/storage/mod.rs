@@ -34,6 +34,7 @@ mod block_tests;
 mod compaction_tests;
 #[cfg(test)]
 mod cooling_tests;
+mod crash_tests;
 #[cfg(test)]
 mod disk_tests;
 #[cfg(test)]

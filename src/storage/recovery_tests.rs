@@ -59,7 +59,11 @@ pub(super) fn keyspace(log: Option<&Arc<Log>>) -> Keyspace {
 
 /// One change of many: puts, deletes and increments by two authors in all vnodes.
 pub(super) fn change(keyspace: &Keyspace, number: u32) {
-    let vnode = VnodeId(number as u16 % LAYOUT.vnodes);
+    change_in(keyspace, VnodeId(number as u16 % LAYOUT.vnodes), number);
+}
+
+/// The same in a certain vnode.
+pub(super) fn change_in(keyspace: &Keyspace, vnode: VnodeId, number: u32) {
     let key = format!("key:{}", number / 8 % 5).into_bytes();
     let actor = Actor::new(NodeId(1 + (number / 16 % 2) as u16), Boot(1));
     let change = match number / 3 % 7 {
