@@ -368,7 +368,7 @@ impl Lane {
         }
     }
 
-    /// Begins segment `number`.
+    /// Begins segment `number`, durably.
     pub(super) fn begin(&self, ground: &Ground, number: u32) -> io::Result<()> {
         {
             let mut next = self.next.lock();
@@ -379,7 +379,12 @@ impl Lane {
             let mut buffer = self.buffer.lock();
             (buffer.segment, buffer.offset) = (number, HEAD_SIZE as u32);
         }
-        self.write_out(ground, EVERYTHING, true).map_err(io::Error::other)
+        self.write_out(ground, EVERYTHING, true).map_err(io::Error::other)?;
+        self.file(number)?.sync()?;
+        self.names_changed.store(false, Ordering::Release);
+        ground.disk.sync_folder(&self.folder)?;
+        self.tide.rise(self.written());
+        Ok(())
     }
 
     /// Appends a frame. Returns its place and its end's position.
@@ -547,6 +552,7 @@ impl Lane {
         let head = Head { lane: self.number, number, ceiling: ground.ceiling(), ..ground.head };
         file.write_at(0, &head.encode())?;
         *next = Next { number: number + 1, ..Next::default() };
+        ground.set_trouble(self.number, Trouble::Room, None);
         drop(next);
         self.roll_active();
         let segment = Segment {
@@ -598,8 +604,7 @@ impl Lane {
     pub(super) fn keep(&self, ground: &Ground, retry: bool) {
         let active = place(self.written()).segment;
         if self.asked_for.load(Ordering::Acquire) == active && active > 0 {
-            let why = self.prepare(ground).err().map(|error| reason(&error));
-            ground.set_trouble(self.number, Trouble::Room, why.as_deref());
+            self.prepare(ground);
         }
         if retry && self.writer.lock().failed.is_some() {
             // An error is noted where it happens.
@@ -607,13 +612,15 @@ impl Lane {
         }
     }
 
-    fn prepare(&self, ground: &Ground) -> io::Result<()> {
+    fn prepare(&self, ground: &Ground) {
         let mut next = self.next.lock();
         // None comes after a lane's end.
         if next.number > 0 {
-            self.reserve_next(ground, &mut next, 0)?;
+            let reserved = self.reserve_next(ground, &mut next, 0);
+            let why = reserved.err().map(|error| reason(&error));
+            // Under the lock, so that whoever reserves after us has the last word.
+            ground.set_trouble(self.number, Trouble::Room, why.as_deref());
         }
-        Ok(())
     }
 
     /// Bytes that can be written for which room was set aside.
