@@ -34,6 +34,7 @@ mod block_tests;
 mod compaction_tests;
 #[cfg(test)]
 mod cooling_tests;
+#[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
 mod disk_tests;
@@ -46,8 +47,8 @@ mod log_tests;
 #[cfg(test)]
 mod recovery_tests;
 #[cfg(test)]
-pub(crate) mod sim_disk;
-#[cfg(test)]
 mod snapshot_tests;
 #[cfg(test)]
 mod tiers_tests;
+#[cfg(test)]
+pub(crate) mod sim_disk;
