@@ -98,7 +98,7 @@ const ADDRESS_SIZE: usize = 6;
 const ADDRESS_MASK: usize = (1 << (8 * ADDRESS_SIZE)) - 1;
 
 const PLACE_SIZE: usize = 8;
-const KINDS: [Kind; 5] = [Kind::String, Kind::List, Kind::Hash, Kind::Set, Kind::Zset];
+pub(super) const KINDS: [Kind; 5] = [Kind::String, Kind::List, Kind::Hash, Kind::Set, Kind::Zset];
 
 /// What a block holds beside its key.
 #[derive(Clone, PartialEq, Debug)]
@@ -157,6 +157,22 @@ pub(super) fn block_at(table: &mut Table, at: usize) -> Option<&mut Block> {
     // SAFETY: the bucket is one of the table's, is full, and is borrowed with all of the table.
     // The empty table, whose single bucket is none, has no full one.
     unsafe { table.is_bucket_full(at).then(|| &mut table.bucket(at).as_mut().0) }
+}
+
+/// What a block takes of memory, as the allocator counts it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Footprint {
+    /// Bytes it takes.
+    pub(super) taken: usize,
+    /// Bytes it would take if it were cold, where that saves any.
+    pub(super) least: usize,
+}
+
+impl Footprint {
+    /// Of both.
+    pub(super) const fn plus(self, other: Footprint) -> Footprint {
+        Footprint { taken: self.taken + other.taken, least: self.least + other.least }
+    }
 }
 
 /// Bytes that a table's slots take.
@@ -267,6 +283,13 @@ impl Header {
             };
             Header::new(flags, slot, key_len, body_len)
         }
+    }
+
+    /// Bytes of the block if it were cold. Whether an entry expires is not known here: it may be
+    /// fewer.
+    fn cold_end(&self) -> usize {
+        let more = if self.flags & ENTRY != 0 { EXPIRES } else { 0 };
+        self.fields + fields_len(self.flags | more, COLD) + PLACE_SIZE + (self.body - self.key)
     }
 
     fn write(&self, out: &mut [u8], key: &[u8]) {
@@ -579,17 +602,11 @@ impl Block {
         self.header().end
     }
 
-    /// Bytes that the allocator gives for it.
-    pub(super) fn footprint(&self) -> usize {
-        size_class(self.size())
-    }
-
-    /// Bytes of the block if it were cold. An entry's depend on more than the block, so that it is
-    /// rather too many.
-    pub(super) fn cold_size(&self) -> usize {
-        let Header { flags, key, body, fields, .. } = self.header();
-        let more = if flags & ENTRY != 0 { EXPIRES } else { 0 };
-        fields + fields_len(flags | more, COLD) + PLACE_SIZE + (body - key)
+    /// What it takes of memory.
+    pub(super) fn footprint(&self) -> Footprint {
+        let header = self.header();
+        let taken = size_class(header.end);
+        Footprint { taken, least: taken.min(size_class(header.cold_end())) }
     }
 
     /// Whether the body is in the log only.
@@ -618,11 +635,11 @@ impl Block {
         }
     }
 
-    /// Whether it was looked at since this was last asked.
+    /// Whether it was looked at since this was last asked, or is still to be looked at.
     pub(super) fn take_visited(&mut self) -> bool {
         let slot = self.0.get_mut();
-        let visited = *slot & VISITED != 0;
-        *slot &= !VISITED;
+        let visited = *slot & (VISITED | FRESH) != 0;
+        *slot &= !(VISITED | FRESH);
         visited
     }
 
@@ -638,141 +655,5 @@ impl Drop for Block {
         let layout = layout_of(self.header().end);
         // SAFETY: allocated with this layout, and nobody else has it.
         unsafe { alloc::dealloc(self.start().as_ptr(), layout) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn plain_of<'a>(
-        hlc: u64,
-        actor: u32,
-        n: u32,
-        expire: Option<u64>,
-        raw_len: Option<u32>,
-        bytes: &'a [u8],
-    ) -> Plain<'a> {
-        Plain {
-            dot: Dot::new(Hlc(hlc), Actor(actor)),
-            n,
-            expire_at: expire.map(UnixMs),
-            value: Packed {
-                raw_len: raw_len.unwrap_or(bytes.len() as u32),
-                lz4: raw_len.is_some(),
-                bytes,
-            },
-        }
-    }
-
-    #[test]
-    fn a_small_string_costs_sixteen_bytes_more_than_key_and_value() {
-        let plain = plain_of(1, 1, 1, None, None, &[7; 64]);
-        assert_eq!(Block::plain(0, &[1; 16], &plain, None).size(), 16 + 64 + 16);
-        assert_eq!(size_of::<Block>(), 7);
-        let located = Block::plain(0, &[1; 16], &plain, Some(Place::default()));
-        assert_eq!(located.size(), 16 + 64 + 24);
-        let cold = Block::cold_plain(0, &[1; 16], &plain, 64, Place::default());
-        assert_eq!((cold.size(), located.cold_size()), (16 + 24, 16 + 24));
-    }
-
-    #[test]
-    fn size_classes_are_the_allocators() {
-        let classes = [16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512];
-        for size in 1..=512 {
-            let class = classes.into_iter().find(|class| *class >= size);
-            assert_eq!(Some(size_class(size)), class, "{size}");
-        }
-        let large = [16 << 10, (16 << 10) + 1, 1 << 20, (1 << 20) + 1].map(size_class);
-        assert_eq!(large, [16 << 10, 20 << 10, 1 << 20, 1280 << 10]);
-    }
-
-    #[test]
-    fn a_look_is_kept_until_it_is_taken_and_the_first_after_warming_does_not_count() {
-        let plain = plain_of(1, 1, 1, None, None, b"v");
-        let mut block = Block::plain(9, b"k", &plain, None).freshly_warmed();
-        block.visit();
-        assert!(!block.is_visited());
-        block.visit();
-        assert!(block.is_visited() && block.take_visited() && !block.take_visited());
-        assert_eq!((block.key(), block.form()), (&b"k"[..], Form::Plain(plain)));
-    }
-
-    proptest! {
-        #[test]
-        fn a_block_gives_back_what_it_was_given(
-            hash: u64,
-            key in proptest::collection::vec(any::<u8>(), 0..400),
-            value in proptest::collection::vec(any::<u8>(), 0..600),
-            other in proptest::collection::vec(any::<u8>(), 0..600),
-            (hlc, actor, n) in any::<(u64, u32, u32)>(),
-            small_n in 0u32..512,
-            expire: Option<u64>,
-            raw_len: Option<u32>,
-            place in proptest::option::of(any::<(u32, u32)>()),
-            (whole, shown, alive) in any::<(bool, bool, bool)>(),
-            kind in 0usize..5,
-        ) {
-            let place = place.map(|(segment, offset)| Place { segment, offset });
-            let plain = plain_of(hlc, actor, n, expire, raw_len, &value);
-            let mut block = Block::plain(hash, &key, &plain, place);
-            prop_assert!(block.is(hash, &key));
-            prop_assert_eq!(block.tag(), (hash >> 56) as u8);
-            prop_assert_eq!(block.form(), Form::Plain(plain));
-            prop_assert_eq!((block.place(), block.is_whole()), (place, true));
-            // In place when every length stays, untouched otherwise.
-            let mut at = place;
-            for (bytes, n) in [(&value, small_n), (&other, n)] {
-                let next = plain_of(hlc ^ 5, actor ^ 3, n, expire.map(|e| e ^ 1), raw_len, bytes);
-                let before = format!("{:?}", block.form());
-                block.visit();
-                let moved = Place { segment: n, offset: 7 };
-                if block.overwrite(&next, moved) {
-                    prop_assert_eq!(block.form(), Form::Plain(next));
-                    at = at.map(|_| moved);
-                } else {
-                    prop_assert_eq!(format!("{:?}", block.form()), before);
-                }
-                prop_assert_eq!(block.place(), at);
-                prop_assert_eq!(block.key(), &key[..]);
-            }
-            let base = place.unwrap_or_default();
-            let mut entry = Block::entry(hash, &key, &other, base, whole);
-            prop_assert_eq!(entry.form(), Form::Entry(&other));
-            prop_assert_eq!(entry.key(), &key[..]);
-            prop_assert_eq!((entry.place(), entry.is_whole()), (Some(base), whole));
-            let moved = Place { segment: n, offset: 9 };
-            entry.settle(moved);
-            prop_assert_eq!(entry.form(), Form::Entry(&other));
-            prop_assert_eq!((entry.place(), entry.is_whole()), (Some(moved), true));
-
-            let stub = Plain { value: Packed { bytes: &[], ..plain.value }, ..plain };
-            let mut cold = Block::cold_plain(hash, &key, &plain, value.len(), base);
-            let form = Form::ColdPlain(ColdPlain {
-                plain: Plain { value: Packed { bytes: &[], ..stub.value }, dot: stub.dot, ..stub },
-                len: value.len(),
-            });
-            prop_assert_eq!((cold.form(), cold.place()), (form, Some(base)));
-            prop_assert!(cold.is_cold() && cold.is_whole() && cold.is(hash, &key));
-            prop_assert!(!cold.overwrite(&plain, base));
-            prop_assert_eq!(cold.cold_size(), cold.size());
-
-            let stub = ColdEntry {
-                digest: Digest(u128::from(hlc) << 64 | 5),
-                state_digest: Digest(u128::from(hash)),
-                hlc_max: Hlc(hlc),
-                kind: KINDS[kind],
-                shown,
-                alive,
-                raw_len: n,
-                expire_at: expire.map(UnixMs),
-                len: other.len(),
-            };
-            let cold = Block::cold_entry(hash, &key, &stub, base);
-            prop_assert_eq!((cold.form(), cold.place()), (Form::ColdEntry(stub), Some(base)));
-            prop_assert!(cold.is_cold() && cold.is_whole() && cold.is(hash, &key));
-            prop_assert!(cold.size() <= entry.cold_size());
-        }
     }
 }

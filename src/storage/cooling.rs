@@ -15,7 +15,7 @@
 //! [`BUCKETS_AT_ONCE`] buckets and appends [`APPENDED_AT_ONCE`] bytes, and then goes to the next
 //! vnode.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::base::hash::HashSeed;
 use crate::base::id::VnodeId;
@@ -23,7 +23,7 @@ use crate::base::time::UnixMs;
 use crate::value::entry::Entry;
 use crate::value::view::Kind as Type;
 
-use super::block::{Block, ColdEntry, Form, block_at, size_class};
+use super::block::{Block, ColdEntry, Footprint, Form, block_at};
 use super::frame::Kind;
 use super::keyspace::{Journal, Keyspace};
 use super::place::Place;
@@ -37,6 +37,9 @@ const BUCKETS_AT_ONCE: usize = 64;
 /// Bytes after which nothing more is appended under one lock.
 const APPENDED_AT_ONCE: usize = 64 << 10;
 
+/// Bytes after which one call appends nothing more: they wait in memory for the next write(2).
+const APPENDED_MAX: usize = 1 << 20;
+
 /// Buckets that one call looks at for sure, and at most.
 const BUCKETS_MIN: usize = 128;
 const BUCKETS_MAX: usize = 8_192;
@@ -48,21 +51,12 @@ const BYTES_PER_BUCKET: usize = 16;
 const SLACK_PART: usize = 256;
 const SLACK_MAX: usize = 1 << 20;
 
-/// Bytes of a table for each of its buckets: a slot and a byte of control.
-const BUCKET_SIZE: usize = 8;
-
-/// After so many buckets in a row in which there was nothing to gain, nothing more is hoped for.
-const BARREN_MAX: usize = 4_096;
-
 /// The memory budget, and where the sweep for it stands.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     budget: AtomicUsize,
     /// The vnode that comes next.
     next: AtomicUsize,
-    full: AtomicBool,
-    /// Buckets in a row in which there was nothing to gain.
-    barren: AtomicUsize,
     cooled: AtomicU64,
     pub(super) warmed: AtomicU64,
 }
@@ -83,14 +77,13 @@ impl Keyspace {
     pub fn set_budget(&self, bytes: u64) {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.sweep.budget.store(bytes, Ordering::Relaxed);
-        if bytes == 0 {
-            self.sweep.full.store(false, Ordering::Relaxed);
-        }
     }
 
-    /// Whether memory is over its budget and there is nothing left to cool.
+    /// Whether memory would be over its budget even if everything were cool.
     pub fn is_full(&self) -> bool {
-        self.sweep.full.load(Ordering::Relaxed)
+        let budget = self.sweep.budget.load(Ordering::Relaxed);
+        let least = if self.log().is_some() { self.least() } else { self.used() };
+        budget > 0 && least > budget
     }
 
     /// Whether memory may grow: it is within its budget, or something leaves it for what comes.
@@ -108,31 +101,24 @@ impl Keyspace {
     pub fn make_room(&self, now: UnixMs) {
         let budget = self.sweep.budget.load(Ordering::Relaxed);
         if budget == 0 || self.used() <= budget {
-            return self.set_full(false);
+            return;
         }
         let refused = self.log().is_none_or(|log| log.refusal().is_some());
         let appends = !refused && !self.is_replaying();
         let target = budget - (budget / SLACK_PART).min(SLACK_MAX);
-        let excess = self.used() - target;
+        let excess = self.used().saturating_sub(target);
         let mut looks = (BUCKETS_MIN + excess / BYTES_PER_BUCKET).min(BUCKETS_MAX);
         let (vnodes, mut idle) = (self.vnodes.len(), 0);
-        while self.used() > target && idle < vnodes && looks > 0 {
+        let mut appended = 0;
+        while self.used() > target && idle < vnodes && looks > 0 && appended < APPENDED_MAX {
             let next = self.sweep.next.fetch_add(1, Ordering::Relaxed) % vnodes;
             let swept = self.write(VnodeId(next as u16), now, |keys| {
                 keys.sweep(looks.min(BUCKETS_AT_ONCE), appends)
             });
             looks = looks.saturating_sub(swept.looked);
-            if swept.gained {
-                self.sweep.barren.store(0, Ordering::Relaxed);
-            } else {
-                self.sweep.barren.fetch_add(swept.looked, Ordering::Relaxed);
-            }
+            appended += swept.appended;
             idle = if swept.idle { idle + 1 } else { 0 };
         }
-        let barren = self.sweep.barren.load(Ordering::Relaxed);
-        let enough = BARREN_MAX.min(self.table_memory() / BUCKET_SIZE);
-        let is_barren = idle == vnodes || barren >= enough;
-        self.set_full(self.used() > budget && is_barren);
     }
 
     /// Values that left memory so far.
@@ -144,22 +130,16 @@ impl Keyspace {
     pub fn warmed(&self) -> u64 {
         self.sweep.warmed.load(Ordering::Relaxed)
     }
-
-    fn set_full(&self, full: bool) {
-        if self.is_full() != full {
-            self.sweep.full.store(full, Ordering::Relaxed);
-        }
-    }
 }
 
 /// What came of one step of the hand.
 struct Swept {
     /// Buckets looked at.
     looked: usize,
+    /// Bytes of the blocks that were appended.
+    appended: usize,
     /// Whether there is nothing to be done in the whole vnode.
     idle: bool,
-    /// Whether anything was cooled, or will be next time.
-    gained: bool,
 }
 
 /// What the hand does with a block.
@@ -175,11 +155,16 @@ enum Verdict {
 }
 
 fn verdict(block: &mut Block, journal: Journal<'_>) -> Verdict {
-    if block.is_cold() || size_class(block.cold_size()) >= block.footprint() {
+    // Told by the slot, without a look at the block.
+    if block.is_cold() {
         return Verdict::Stays;
     }
     if block.take_visited() {
         return Verdict::Spared;
+    }
+    let Footprint { taken, least } = block.footprint();
+    if least >= taken {
+        return Verdict::Stays;
     }
     let Some(log) = journal.log() else { return Verdict::Stays };
     match block.place() {
@@ -196,7 +181,7 @@ impl VnodeWrite<'_> {
     fn sweep(&mut self, looks: usize, appends: bool) -> Swept {
         let (seed, journal, keyspace) = (self.seed(), self.journal, self.keyspace);
         let buckets = self.table.buckets();
-        let (mut looked, mut appended, mut gained) = (0, 0, false);
+        let (mut looked, mut appended) = (0, 0);
         while looked < looks && appended < APPENDED_AT_ONCE && self.vnode.idle < buckets {
             looked += 1;
             self.vnode.idle += 1;
@@ -210,7 +195,7 @@ impl VnodeWrite<'_> {
                 Verdict::Spared => {}
                 Verdict::Append => {
                     append(block, journal);
-                    appended += before;
+                    appended += before.taken;
                 }
                 Verdict::Cool(place) => {
                     *block = cooled(seed, block, place);
@@ -220,9 +205,8 @@ impl VnodeWrite<'_> {
             }
             keyspace.resize_blocks(before, block.footprint());
             self.vnode.idle = 0;
-            gained = true;
         }
-        Swept { looked, idle: self.vnode.idle >= buckets, gained }
+        Swept { looked, appended, idle: self.vnode.idle >= buckets }
     }
 }
 

@@ -34,7 +34,7 @@ use crate::base::id::VnodeId;
 use crate::base::time::{Hlc, UnixMs};
 use crate::value::view::Missing;
 
-use super::block::{Block, prefetch_block, prefetch_place};
+use super::block::{Block, Footprint, prefetch_block, prefetch_place};
 use super::cooling::Sweep;
 use super::frame::Kind;
 use super::log::Log;
@@ -69,7 +69,7 @@ pub struct Keyspace {
     /// Whether the log is being read, and nothing can be appended yet.
     replaying: AtomicBool,
     pub(super) sweep: Sweep,
-    blocks: Apart<AtomicUsize>,
+    blocks: Apart<Blocks>,
     tables: AtomicUsize,
 }
 
@@ -78,6 +78,13 @@ pub struct Keyspace {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Apart<T>(T);
+
+/// The footprints of all blocks.
+#[derive(Debug, Default)]
+struct Blocks {
+    taken: AtomicUsize,
+    least: AtomicUsize,
+}
 
 impl<T> Deref for Apart<T> {
     type Target = T;
@@ -193,7 +200,7 @@ impl Keyspace {
 
     /// Bytes of all blocks (keys, values and their histories), as the allocator counts them.
     pub fn memory(&self) -> usize {
-        self.blocks.load(Ordering::Relaxed)
+        self.blocks.taken.load(Ordering::Relaxed)
     }
 
     /// Bytes of the tables that find the blocks.
@@ -314,8 +321,14 @@ impl Keyspace {
         self.replaying.load(Ordering::Relaxed)
     }
 
-    pub(super) fn resize_blocks(&self, old: usize, new: usize) {
-        resize(&self.blocks, old, new);
+    /// Bytes that blocks and tables would take if everything were cold.
+    pub(super) fn least(&self) -> usize {
+        self.blocks.least.load(Ordering::Relaxed) + self.table_memory()
+    }
+
+    pub(super) fn resize_blocks(&self, old: Footprint, new: Footprint) {
+        resize(&self.blocks.taken, old.taken, new.taken);
+        resize(&self.blocks.least, old.least, new.least);
     }
 
     pub(super) fn resize_tables(&self, old: usize, new: usize) {

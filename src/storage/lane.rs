@@ -397,7 +397,7 @@ impl Lane {
         }
     }
 
-    /// Begins segment `number`; all that is there is durable.
+    /// Begins segment `number`, durably.
     pub(super) fn begin(&self, ground: &Ground, number: u32) -> io::Result<()> {
         if self.wanted_size.load(Ordering::Acquire) == 0 {
             // Until it is known how much is alive: see `pace`.
@@ -417,7 +417,12 @@ impl Lane {
             buffer.before = before.map(|segment| segment.len);
             buffer.mark = before.map(|_| (number, 0));
         }
-        self.write_out(ground, EVERYTHING, true).map_err(io::Error::other)
+        self.write_out(ground, EVERYTHING, true).map_err(io::Error::other)?;
+        self.file(number)?.sync()?;
+        self.names_changed.store(false, Ordering::Release);
+        ground.disk.sync_folder(&self.folder)?;
+        self.tide.rise(self.written());
+        Ok(())
     }
 
     /// Changes the size of segments, from the next on that is not prepared yet.
@@ -486,13 +491,21 @@ impl Lane {
     /// Bytes of all segments, and of what is to be written to them.
     pub(super) fn bytes(&self) -> u64 {
         let files = self.files.read();
-        let of = |segment: &Segment| match segment.stage {
-            Stage::Active => u64::from(place(self.written()).offset),
-            Stage::Rolled | Stage::Sealed => segment.len,
-        };
-        let in_files: u64 = files.values().map(of).sum();
+        let in_files: u64 = files.values().map(|segment| self.len(segment)).sum();
         drop(files);
         in_files + self.bytes_pending()
+    }
+
+    fn len(&self, segment: &Segment) -> u64 {
+        match segment.stage {
+            Stage::Active => u64::from(place(self.written()).offset),
+            Stage::Rolled | Stage::Sealed => segment.len,
+        }
+    }
+
+    /// Bytes of a segment that are written.
+    pub(super) fn len_of(&self, number: u32) -> Option<u64> {
+        self.files.read().get(&number).map(|segment| self.len(segment))
     }
 
     /// Before the next frame, a mark shall say that everything below `position` is durable.
@@ -596,6 +609,7 @@ impl Lane {
         file.write_at(0, &head.encode())?;
         *next = Next { number: number + 1, ..Next::default() };
         self.prepared.store(0, Ordering::Release);
+        ground.set_trouble(self.number, Trouble::Room, None);
         drop(next);
         self.roll_active();
         let segment = Segment {
@@ -647,8 +661,7 @@ impl Lane {
     pub(super) fn keep(&self, ground: &Ground, retry: bool) {
         let active = place(self.written()).segment;
         if self.asked_for.load(Ordering::Acquire) == active && active > 0 {
-            let why = self.prepare(ground).err().map(|error| reason(&error));
-            ground.set_trouble(self.number, Trouble::Room, why.as_deref());
+            self.prepare(ground);
         }
         if retry && self.writer.lock().failed.is_some() {
             // An error is noted where it happens.
@@ -656,13 +669,15 @@ impl Lane {
         }
     }
 
-    fn prepare(&self, ground: &Ground) -> io::Result<()> {
+    fn prepare(&self, ground: &Ground) {
         let mut next = self.next.lock();
         // None comes after a lane's end.
         if next.number > 0 {
-            self.reserve_next(ground, &mut next, self.next_size())?;
+            let reserved = self.reserve_next(ground, &mut next, self.next_size());
+            let why = reserved.err().map(|error| reason(&error));
+            // Under the lock, so that whoever reserves after us has the last word.
+            ground.set_trouble(self.number, Trouble::Room, why.as_deref());
         }
-        Ok(())
     }
 
     /// Bytes that can be written for which room was set aside.

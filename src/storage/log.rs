@@ -202,7 +202,7 @@ impl Log {
         let core = Core {
             ground: Ground::new(disk, head, options.segment_size, beat),
             lanes,
-            everysec: AtomicBool::new(false),
+            syncs_at_beat: AtomicBool::new(false),
             lost: RwLock::default(),
         };
         let log = Log {
@@ -252,8 +252,6 @@ impl Log {
                 segment.file.sync()?;
             }
             lane.begin(&self.core.ground, self.first_number(lane)?)?;
-            lane.names_changed.store(false, Ordering::Release);
-            self.disk().sync_folder(&lane.folder)?;
         }
         self.disk().sync_folder(&self.folder)?;
         if let Some(above) = self.folder.parent() {
@@ -435,6 +433,8 @@ impl Log {
     /// After a failed sync, `hook` is to append again all that memory holds of the lost frames.
     /// It runs on a thread of its own, may take vnodes' locks, and must not wait for durability
     /// ([`Log::sync`], or [`Log::hold`] with fsync `always`), since that is where it is made.
+    /// What is appended when it returns stands for what was lost: once that is durable, the lost
+    /// part counts as durable too.
     pub fn on_lost_sync(&self, hook: impl Fn(Lost) + Send + Sync + 'static) {
         *self.core.lost.write() = Some(Box::new(hook));
     }
@@ -450,6 +450,11 @@ impl Log {
     pub(super) fn has_lost(&self, lane: usize, number: u32) -> bool {
         let files = self.core.lanes[lane].files.read();
         files.get(&number).is_some_and(|segment| segment.lost)
+    }
+
+    /// Bytes of a segment that are written, be it sealed or not; `None` if there is none.
+    pub(super) fn segment_len(&self, lane: usize, number: u32) -> Option<u64> {
+        self.core.lanes[lane].len_of(number)
     }
 
     /// How many lanes there are.
@@ -572,7 +577,7 @@ impl Log {
     /// Changes when written bytes are made durable; for what is not held yet, at once.
     pub fn set_fsync(&self, fsync: Fsync) {
         self.fsync.store(fsync as u8, Ordering::Release);
-        self.core.everysec.store(fsync == Fsync::Everysec, Ordering::Release);
+        self.core.syncs_at_beat.store(fsync != Fsync::No, Ordering::Release);
         for lane in &self.core.lanes {
             lane.tide.ask_look();
         }

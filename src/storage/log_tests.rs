@@ -253,7 +253,6 @@ fn the_policy_changes_while_it_runs() {
     let before = commit(&log, [0]);
     assert!(log.holds(&before));
     log.set_fsync(Fsync::Always);
-    assert!(!log.holds(&before));
     log.hold_blocking(&before).unwrap();
     assert!(log.holds(&before));
     log.set_fsync(Fsync::No);
@@ -274,8 +273,10 @@ fn what_nobody_waits_for_is_written_in_a_while() {
 
 #[test]
 fn after_a_sync_the_next_frame_is_preceded_by_a_mark() {
-    let disk = SimDisk::default();
-    let log = begun(&disk, Fsync::Always);
+    let (disk, folder) = (Arc::new(SimDisk::default()), "/log".into());
+    let hour = Duration::from_secs(3_600);
+    let log = Log::open_with_beat(disk, folder, LAYOUT, options(Fsync::Always), hour).unwrap();
+    log.begin(Hlc(5)).unwrap();
     let places = [b"one", b"two"].map(|payload| put(&log, 0, payload).unwrap());
     let three = append(&log, 0, b"three");
     append(&log, 0, b"four");
@@ -334,6 +335,18 @@ fn a_full_disk_is_found_before_a_write_fails() {
     for _ in 0..100 {
         put(&log, 0, b"0123456789").unwrap();
     }
+}
+
+#[test]
+fn room_that_the_writer_finds_first_ends_the_refusal() {
+    let disk = SimDisk::default();
+    let log = begun(&disk, Fsync::No);
+    disk.set_space(Some(100));
+    put(&log, 0, &[1; 600]).unwrap();
+    eventually("refused", || log.refusal().is_some());
+    disk.set_space(None);
+    put(&log, 0, &[1; 600]).unwrap();
+    eventually("room again", || log.refusal().is_none());
 }
 
 #[test]

@@ -55,12 +55,13 @@ impl Keyspace {
                 continue;
             }
             let start = if number == lost.from.segment { lost.from.offset as usize } else { 0 };
-            let end = if number == lost.upto.segment { lost.upto.offset } else { u32::MAX };
+            let Some(len) = log.segment_len(lost.lane, number) else { continue };
+            let end = if number == lost.upto.segment { lost.upto.offset } else { len as u32 };
             let mut walk = Walk::new(log, lost.lane, number, start.max(HEAD_SIZE));
             while let Some((header, place, payload)) = walk.step(end) {
                 whole &= self.reappend_frame(header, place, payload);
             }
-            whole &= walk.reached(end) || self.reappend_unread(log, lost);
+            whole &= walk.at() >= end as usize || self.reappend_unread(log, lost);
         }
         whole
     }
@@ -189,14 +190,9 @@ impl<'a> Walk<'a> {
         Walk { log, lane, number, bytes: BytesMut::new(), offset, passed: 0 }
     }
 
+    /// Where the next frame begins.
     fn at(&self) -> usize {
         self.offset + self.passed
-    }
-
-    /// Whether there was no frame before `end` that could not be read. A segment that was rolled
-    /// ends before it says so.
-    fn reached(&self, end: u32) -> bool {
-        self.at() >= end as usize || (end == u32::MAX && self.bytes[self.passed..].is_empty())
     }
 
     /// The next frame that begins before `end`; `None` after the last one, or at the first that

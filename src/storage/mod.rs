@@ -29,7 +29,11 @@ pub mod warming;
 mod weight;
 
 #[cfg(test)]
+mod block_tests;
+#[cfg(test)]
 mod compaction_tests;
+#[cfg(test)]
+mod cooling_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
@@ -43,8 +47,8 @@ mod log_tests;
 #[cfg(test)]
 mod recovery_tests;
 #[cfg(test)]
-pub(crate) mod sim_disk;
-#[cfg(test)]
 mod snapshot_tests;
 #[cfg(test)]
 mod tiers_tests;
+#[cfg(test)]
+pub(crate) mod sim_disk;

@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
@@ -25,6 +25,10 @@ use super::tide::Call;
 
 /// Syncs that keep failing are tried at most this many beats apart.
 const PAUSE_BEATS_MAX: u32 = 64;
+
+/// A sync is put off by at most so much for others to join it, and by half the time that syncs
+/// take if that is less.
+const GATHER_MAX: Duration = Duration::from_millis(2);
 
 /// A part of a lane that may not survive the machine, because a sync failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +48,7 @@ pub(super) struct Core {
     pub(super) ground: Ground,
     pub(super) lanes: Box<[Lane]>,
     /// Whether what was written is made durable at every beat.
-    pub(super) everysec: AtomicBool,
+    pub(super) syncs_at_beat: AtomicBool,
     pub(super) lost: RwLock<Option<LostHook>>,
 }
 
@@ -108,27 +112,32 @@ struct Syncer<'a> {
     owed: u64,
     failures_in_a_row: u32,
     patience: Instant,
+    /// What a sync takes, as a moving average.
+    sync_time: Duration,
 }
 
 impl Syncer<'_> {
     fn new(core: &Core, number: usize) -> Syncer<'_> {
         let patience = Instant::now();
-        Syncer { core, lane: &core.lanes[number], owed: 0, failures_in_a_row: 0, patience }
+        let lane = &core.lanes[number];
+        let sync_time = Duration::ZERO;
+        Syncer { core, lane, owed: 0, failures_in_a_row: 0, patience, sync_time }
     }
 
     fn run(mut self) {
         let beat = self.core.ground.beat;
         let mut next_beat = Instant::now() + beat;
         loop {
-            match self.lane.tide.next_call(next_beat, self.patience) {
+            let gather = (self.sync_time / 2).min(GATHER_MAX);
+            match self.lane.tide.next_call(next_beat, self.patience, gather) {
                 Call::Stop => return,
                 Call::Sync => self.round(true),
                 Call::Seal => self.round(self.owed > 0),
                 Call::Beat => {
                     next_beat = Instant::now() + beat;
                     self.write_leftovers();
-                    let everysec = self.core.everysec.load(Ordering::Acquire);
-                    self.round(everysec || self.failures_in_a_row > 0);
+                    let syncs = self.core.syncs_at_beat.load(Ordering::Acquire);
+                    self.round(syncs || self.failures_in_a_row > 0);
                 }
             }
         }
@@ -182,7 +191,7 @@ impl Syncer<'_> {
     }
 
     /// Makes a segment durable, and seals it if it is not written to any more.
-    fn settle(&self, number: u32, segment: &Segment) -> io::Result<()> {
+    fn settle(&mut self, number: u32, segment: &Segment) -> io::Result<()> {
         let is_rolled = segment.stage == Stage::Rolled;
         if is_rolled && let Err(error) = segment.file.set_len(segment.len) {
             tracing::warn!(lane = self.lane.number, number, "cannot trim a segment: {error}");
@@ -196,12 +205,14 @@ impl Syncer<'_> {
         Ok(())
     }
 
-    fn sync(&self, segment: &Segment) -> io::Result<()> {
+    fn sync(&mut self, segment: &Segment) -> io::Result<()> {
         let counts = &self.core.ground.counts;
         let begun = Instant::now();
         counts.syncs.fetch_add(1, Ordering::Relaxed);
         let synced = segment.file.sync();
-        if begun.elapsed() > 2 * self.core.ground.beat {
+        let took = begun.elapsed();
+        self.sync_time = (self.sync_time * 7 + took) / 8;
+        if took > 2 * self.core.ground.beat {
             counts.delayed_syncs.fetch_add(1, Ordering::Relaxed);
         }
         synced

@@ -18,7 +18,7 @@ use crate::value::entry::Entry;
 use crate::value::record;
 use crate::value::view::{Body, Views};
 
-use super::block::{Form, blocks, table_size};
+use super::block::{Footprint, Form, blocks, table_size};
 use super::disk::RealDisk;
 use super::frame::{HEADER_SIZE, Kind};
 use super::keyspace::Keyspace;
@@ -164,8 +164,11 @@ fn read<T>(
     keyspace.read(VNODE, UnixMs(now), look)
 }
 
-/// All that is held, by key.
-fn held(keyspace: &Keyspace) -> BTreeMap<Vec<u8>, Vec<u8>> {
+/// Records by key.
+type Held = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// All that is held.
+fn held(keyspace: &Keyspace) -> Held {
     let mut held = BTreeMap::new();
     let cold = read(keyspace, 0, |keys| {
         keys.records(|_| true, |key, record| drop(held.insert(key.to_vec(), record.to_vec())))
@@ -239,19 +242,20 @@ fn check_same(ours: &Keyspace, model: &Keyspace, now: u64) {
 
 /// The sums that a keyspace keeps, by a walk over its blocks.
 fn check_sums(keyspace: &Keyspace) {
-    let (mut size, mut stored, mut cold, mut tree) = (0, 0, 0, Tree::new());
+    let (mut size, mut stored, mut cold, mut tree) = (Footprint::default(), 0, 0, Tree::new());
     let table = keyspace.map.shards()[VNODE.index()].read();
     for block in blocks(&table) {
         let hash = SEED.key(block.key());
         let weight = Weight::of(SEED, hash, block);
-        size += block.footprint();
+        size = size.plus(block.footprint());
         stored += weight.stored as u64;
         cold += usize::from(block.is_cold());
         tree.add(hash, weight.digest);
     }
     let tables = table_size(&table);
     drop(table);
-    assert_eq!((keyspace.memory(), keyspace.table_memory()), (size, tables));
+    assert_eq!((keyspace.memory(), keyspace.table_memory()), (size.taken, tables));
+    assert_eq!(keyspace.least(), size.least + tables);
     assert_eq!(keyspace.stored(|_| true), stored);
     assert_eq!(keyspace.counts(VNODE).cold, cold);
     keyspace.tree(VNODE, |kept| assert_eq!(kept.root(), tree.root()));
@@ -532,7 +536,7 @@ fn play(steps: &[Step], sole: bool) {
         if let Some(from) = lost {
             // Without what was lost, the log says the same.
             let before = history.last().unwrap().0;
-            let rest: Vec<Frame> = kept.drain(..).collect();
+            let rest = std::mem::take(&mut kept);
             let left: Vec<Frame> = rest
                 .into_iter()
                 .enumerate()
@@ -560,7 +564,7 @@ fn play(steps: &[Step], sole: bool) {
 fn check_prefixes(
     world: &World,
     frames: &[Frame],
-    history: &[(usize, BTreeMap<Vec<u8>, Vec<u8>>)],
+    history: &[(usize, Held)],
     between: &BTreeSet<usize>,
 ) {
     let replayed = Keyspace::new(2, SEED);

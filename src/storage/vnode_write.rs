@@ -28,7 +28,7 @@ use crate::value::record::{
 };
 use crate::value::view::{Missing, View, Views};
 
-use super::block::{Block, Form, Table, blocks, table_size};
+use super::block::{Block, Footprint, Form, Table, blocks, table_size};
 use super::frame::Kind;
 use super::keyspace::{Journal, Keyspace, Vnode};
 use super::place::Place;
@@ -447,8 +447,9 @@ impl VnodeWrite<'_> {
 
     /// Takes all keys out of memory.
     pub(super) fn clear(&mut self) {
-        let size = blocks(self.table).map(Block::footprint).sum();
-        self.keyspace.resize_blocks(size, 0);
+        let sizes = blocks(self.table).map(Block::footprint);
+        let size = sizes.fold(Footprint::default(), Footprint::plus);
+        self.keyspace.resize_blocks(size, Footprint::default());
         *self.table = Table::new();
         self.weigh_table();
         self.vnode.clear();

@@ -106,7 +106,8 @@ fn read(
         }
         let mut commit = Commit::default();
         log.note(vnode, &mut commit);
-        log.hold_blocking(&commit).map_err(io::Error::other)?;
+        // Not held: where syncs fail it is the syncer that warms.
+        log.write_out(&commit).map_err(io::Error::other)?;
     }
     match patience {
         Patience::Now => log.read_now(vnode, cold.place, cold.size),

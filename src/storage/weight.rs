@@ -6,7 +6,7 @@ use crate::value::entry::Entry;
 use crate::value::plain::Plain;
 use crate::value::record::{encoded_size, plain_size};
 
-use super::block::{Block, ColdEntry, Form};
+use super::block::{Block, ColdEntry, Footprint, Form};
 use super::frame::HEADER_SIZE;
 
 /// What a block adds to its vnode's sums.
@@ -18,8 +18,8 @@ pub(super) struct Weight {
     pub(super) live: bool,
     /// When its value expires.
     pub(super) expire_at: Option<UnixMs>,
-    /// Bytes in memory, as the allocator counts them.
-    pub(super) size: usize,
+    /// What it takes of memory.
+    pub(super) size: Footprint,
     /// Bytes of a frame that holds its whole state.
     pub(super) stored: usize,
     /// Whether its value is in the log only.
@@ -32,7 +32,7 @@ impl Weight {
         digest: Digest::NONE,
         live: false,
         expire_at: None,
-        size: 0,
+        size: Footprint { taken: 0, least: 0 },
         stored: 0,
         cold: false,
     };

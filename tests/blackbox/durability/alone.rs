@@ -245,7 +245,7 @@ fn appendfsync_changes_while_it_runs() {
 
 #[test]
 fn who_comes_during_recovery_is_told_so() {
-    const KEYS: usize = 200_000;
+    const KEYS: usize = 100_000;
     let mut cluster = Cluster::with(Options::new(1, 1, 1, 1));
     let value = |i: usize| format!("{i}: {}", "v".repeat(100));
     let sets = (0..KEYS).map(|i| vec!["SET".to_owned(), format!("k:{i}"), value(i)]);

@@ -7,10 +7,10 @@ use crate::support::poll::until;
 
 use std::time::Duration;
 
-const MAXMEMORY: u64 = 8 << 20;
+const MAXMEMORY: u64 = 4 << 20;
 
 /// Ten times as many bytes of values as memory.
-const KEYS: usize = 80 << 10;
+const KEYS: usize = 40 << 10;
 
 /// What a node may gain in real memory: its budget, and what an allocator and a few connections
 /// need on a small scale (the full-scale figure is `scripts/bench_storage.sh tiers`).
@@ -76,7 +76,7 @@ fn shuffled() -> Vec<usize> {
 #[test]
 fn ten_times_more_data_than_memory() {
     let options = Options::new(1, 1, 1, 1);
-    let mut cluster = Cluster::with(options.args("--maxmemory 8mb --segment-size 4mb"));
+    let mut cluster = Cluster::with(options.args("--maxmemory 4mb --segment-size 4mb"));
     let before = cluster.rss_bytes(1);
     let mut client = cluster.client(1);
     for first in (0..KEYS).step_by(1_000) {
@@ -123,7 +123,7 @@ fn ten_times_more_data_than_memory() {
     let shrink = grown.iter().map(|&i| vec!["SET".as_bytes().to_vec(), key(i).into(), value(i, 0)]);
     client.pipeline(shrink).expect("answers");
 
-    let sample = &keys[..8_000];
+    let sample = &keys[..6_000];
     check(&mut client, sample, version);
     assert_bounded(&mut cluster, before, "after writing cold keys");
     cluster.kill(1);

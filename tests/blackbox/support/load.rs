@@ -26,6 +26,9 @@ const BATCH: usize = 16;
 /// String keys of a writer: enough for old values to lie deep in the log.
 const STRINGS: usize = 1_500;
 
+/// The same in a cluster, where reading them all takes longer.
+const STRINGS_OF_CLUSTER: usize = 400;
+
 /// Half of all writes go to so many of them.
 const BUSY: usize = 40;
 
@@ -34,13 +37,18 @@ const COUNTERS: usize = 12;
 /// Every so many-th value expires after an hour.
 const LASTING: u64 = 7;
 
-/// What a client of a node is not promised in a cluster: to read at once what it wrote.
+/// What clients are promised, and so what is asked of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Judge {
     /// A node alone: every reply is checked, and what is there after a restart stays.
-    Strict,
-    /// Several nodes: reads may be stale for a moment, unanswered writes may show up later.
-    Patient,
+    Alone,
+    /// R + W > N: what was acknowledged is seen by all that comes later. Writes that were never
+    /// answered may show up later.
+    Quorum,
+    /// R + W ≤ N: nothing acknowledged is lost unless a later write saw it. When a coordinator
+    /// dies, the next one may not have seen the last writes yet; a delete that it runs then
+    /// leaves them. A later SET is the winner all the same.
+    Eventual,
 }
 
 /// A write by its number among the writer's; what it puts there follows from that.
@@ -54,16 +62,24 @@ enum Write {
 struct Held {
     acknowledged: Write,
     maybe: Vec<Write>,
+    /// Earlier writes that the acknowledged one, a delete, may not have seen.
+    unseen: Vec<Write>,
 }
 
 impl Held {
     fn nothing() -> Held {
-        Held { acknowledged: Write::Delete(0), maybe: vec![] }
+        Held { acknowledged: Write::Delete(0), maybe: vec![], unseen: vec![] }
     }
 
-    fn acknowledge(&mut self, write: Write) {
+    fn acknowledge(&mut self, write: Write, judge: Judge) {
         let at = self.maybe.iter().position(|&sent| sent == write).expect("it was sent");
-        self.maybe.drain(..=at);
+        let earlier = self.maybe.drain(..=at);
+        if judge == Judge::Eventual && matches!(write, Write::Delete(_)) {
+            self.unseen.push(self.acknowledged);
+            self.unseen.extend(earlier);
+        } else {
+            self.unseen.clear();
+        }
         self.acknowledged = write;
     }
 
@@ -79,7 +95,8 @@ impl Held {
             (Write::Delete(_), value) => value.is_nothing(),
             _ => false,
         };
-        self.maybe.iter().rev().chain([&self.acknowledged]).copied().find(may_be)
+        let latest = self.maybe.iter().rev().chain([&self.acknowledged]);
+        latest.chain(&self.unseen).copied().find(may_be)
     }
 }
 
@@ -127,11 +144,12 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(name: &str, judge: Judge) -> Writer {
+        let strings = if judge == Judge::Alone { STRINGS } else { STRINGS_OF_CLUSTER };
         let seed = name.bytes().fold(17, |seed: u64, byte| seed * 31 + u64::from(byte));
         Writer {
             name: name.to_owned(),
             judge,
-            strings: vec![Held::nothing(); STRINGS],
+            strings: vec![Held::nothing(); strings],
             counters: vec![Count::default(); COUNTERS],
             chance: seed,
             next: 1,
@@ -154,7 +172,7 @@ impl Writer {
     }
 
     fn act(&mut self) -> Act {
-        let range = if self.draw(2) == 0 { BUSY } else { STRINGS };
+        let range = if self.draw(2) == 0 { BUSY } else { self.strings.len() };
         let string = self.draw(range);
         self.next += 1;
         match self.draw(16) {
@@ -200,24 +218,24 @@ impl Writer {
         let is_write = !matches!(act, Act::Get(_));
         let is_refused =
             reply.is_refusal() || matches!(reply.error_code(), Some("MISCONF" | "OOM" | "LOADING"));
-        let is_strict = self.judge == Judge::Strict;
+        let is_alone = self.judge == Judge::Alone;
         match (act, reply) {
             (Act::Write(string, write @ Write::Set(_)), Value::Simple(ok)) if ok == "OK" => {
-                self.strings[string].acknowledge(write);
+                self.strings[string].acknowledge(write, self.judge);
             }
             (Act::Write(string, write @ Write::Delete(_)), Value::Integer(0 | 1)) => {
-                self.strings[string].acknowledge(write);
+                self.strings[string].acknowledge(write, self.judge);
             }
             (Act::Increment(counter), &Value::Integer(total)) => {
                 let count = &mut self.counters[counter];
                 assert!(total <= count.sent, "{key}: {total} after {count:?}");
-                assert!(!is_strict || total > count.acknowledged, "{key}: {total} after {count:?}");
+                assert!(!is_alone || total > count.acknowledged, "{key}: {total} after {count:?}");
                 count.acknowledged += 1;
             }
             (Act::Get(string), Value::Bulk(_) | Value::Nil) => {
                 let held = &self.strings[string];
                 assert!(
-                    !is_strict || held.origin(&key, reply).is_some(),
+                    !is_alone || held.origin(&key, reply).is_some(),
                     "{key} held {reply:?}, may hold {held:?}"
                 );
             }
@@ -253,8 +271,9 @@ impl Writer {
     /// Reads every key, and answers which hold what they may not. `Err`: some reads were refused.
     pub(crate) fn check(&mut self, client: &mut Client) -> Result<Vec<String>, String> {
         let mut wrong = Vec::new();
-        for first in (0..STRINGS).step_by(100) {
-            let some = first..(first + 100).min(STRINGS);
+        let strings = self.strings.len();
+        for first in (0..strings).step_by(100) {
+            let some = first..(first + 100).min(strings);
             let mut bytes = Vec::new();
             for string in some.clone() {
                 encode(&["GET", &self.key(string)], &mut bytes);
@@ -297,8 +316,8 @@ impl Writer {
             (Write::Set(_), Value::Integer(ttl)) => *ttl == -1,
             _ => false,
         };
-        if self.judge == Judge::Strict {
-            *held = Held { acknowledged: origin, maybe: vec![] };
+        if self.judge == Judge::Alone {
+            *held = Held { acknowledged: origin, ..Held::nothing() };
         }
         (!is_ttl_right).then(|| format!("{key} of {origin:?} has a PTTL of {ttl:?}"))
     }
@@ -376,7 +395,7 @@ mod tests {
     #[test]
     fn what_is_acknowledged_or_was_sent_later_may_be_there() {
         for number in 2..=4 {
-            let mut writer = cut_off(Judge::Strict);
+            let mut writer = cut_off(Judge::Alone);
             assert_eq!(writer.judge(0, &holds(number), &Value::Integer(-1)), None);
             // What a node alone held once, it must hold again.
             let other = if number == 4 { 3 } else { 4 };
@@ -386,7 +405,7 @@ mod tests {
 
     #[test]
     fn a_lost_write_is_seen() {
-        let mut writer = cut_off(Judge::Patient);
+        let mut writer = cut_off(Judge::Quorum);
         assert!(writer.judge(0, &Value::Nil, &Value::Integer(-2)).is_some());
         assert!(writer.judge(0, &holds(1), &Value::Integer(-1)).is_some());
         assert!(writer.judge(0, &Value::bulk("writer:s:0=2"), &Value::Integer(-1)).is_some());
@@ -395,5 +414,20 @@ mod tests {
         writer.answered(Act::Write(0, Write::Set(3)), &Value::Error("NOQUORUM no".to_owned()));
         assert!(writer.judge(0, &holds(3), &Value::Integer(-1)).is_some(), "it was refused");
         assert_eq!(writer.judge(0, &holds(4), &Value::Integer(-1)), None);
+    }
+
+    #[test]
+    fn only_an_eventual_delete_may_leave_what_was_there() {
+        for (judge, is_left) in [(Judge::Eventual, true), (Judge::Quorum, false)] {
+            let mut writer = cut_off(judge);
+            for (write, reply) in
+                [(Write::Delete(5), Value::Integer(0)), (Write::Set(6), Value::ok())]
+            {
+                writer.sent(Act::Write(0, write), &mut Vec::new());
+                writer.answered(Act::Write(0, write), &reply);
+                let is_fine = writer.judge(0, &holds(2), &Value::Integer(-1)).is_none();
+                assert_eq!(is_fine, is_left && write == Write::Delete(5), "{judge:?} {write:?}");
+            }
+        }
     }
 }
