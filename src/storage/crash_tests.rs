@@ -352,8 +352,14 @@ fn small(disk: &SimDisk) -> (Arc<Log>, Keyspace) {
     (log, keyspace)
 }
 
+/// The records of a vnode's keys.
+type Held = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// All that each of two vnodes ever held, oldest first.
+type Moments = [Vec<Held>; 2];
+
 /// What each of two vnodes holds.
-fn small_state(keyspace: &Keyspace) -> [BTreeMap<Vec<u8>, Vec<u8>>; 2] {
+fn small_state(keyspace: &Keyspace) -> [Held; 2] {
     [0, 1].map(|vnode| {
         let mut keys = BTreeMap::new();
         keyspace.read(VnodeId(vnode), UnixMs(0), |vnode| {
@@ -366,7 +372,7 @@ fn small_state(keyspace: &Keyspace) -> [BTreeMap<Vec<u8>, Vec<u8>>; 2] {
 }
 
 /// A log of a few segments, and all states of its vnodes, oldest first.
-fn small_log() -> (SimDisk, [Vec<BTreeMap<Vec<u8>, Vec<u8>>>; 2]) {
+fn small_log() -> (SimDisk, Moments) {
     let disk = SimDisk::default();
     let (log, keyspace) = small(&disk);
     log.begin(Hlc(1 << 24)).unwrap();
@@ -388,12 +394,7 @@ fn small_log() -> (SimDisk, [Vec<BTreeMap<Vec<u8>, Vec<u8>>>; 2]) {
 
 /// Recovers a log that somebody has spoilt. What is not reported must be as it was; after a cut
 /// tail, as it once was.
-fn check_spoilt(
-    disk: &SimDisk,
-    states: &[Vec<BTreeMap<Vec<u8>, Vec<u8>>>; 2],
-    past: Past,
-    what: &str,
-) -> Report {
+fn check_spoilt(disk: &SimDisk, states: &Moments, past: Past, what: &str) -> Report {
     let (log, keyspace) = small(disk);
     let report = recover(&log, &keyspace, past, &Progress::default()).unwrap();
     for (vnode, (found, states)) in small_state(&keyspace).iter().zip(states).enumerate() {
@@ -476,12 +477,7 @@ fn every_cut_is_found_and_said() {
 }
 
 /// A last segment that is shorter after a crash is what a crash leaves: the state is an older one.
-fn check_shortened(
-    disk: &SimDisk,
-    states: &[Vec<BTreeMap<Vec<u8>, Vec<u8>>>; 2],
-    past: Past,
-    what: &str,
-) {
+fn check_shortened(disk: &SimDisk, states: &Moments, past: Past, what: &str) {
     let (log, keyspace) = small(disk);
     let report = recover(&log, &keyspace, past, &Progress::default()).unwrap();
     assert!(report.damages.is_empty(), "{what}: {report:?}");
