@@ -43,6 +43,9 @@ use super::vnode_read::VnodeRead;
 use super::vnode_write::VnodeWrite;
 use super::weight::Weight;
 
+/// No key takes less of a budget than this, about: its block and its slot.
+const KEY_SIZE_LEAST: u64 = 32;
+
 impl PartialEq for Block {
     fn eq(&self, other: &Block) -> bool {
         self.key() == other.key()
@@ -280,6 +283,28 @@ impl Keyspace {
         }
         for &(vnode, hash) in keys {
             prefetch_block(&self.map.shards()[vnode.index()].read(), hash);
+        }
+    }
+
+    /// Makes the tables large enough for about so many keys.
+    pub(super) fn expect_keys(&self, keys: u64) {
+        // Beyond the budget, tables may grow as they have to.
+        let fitting = match self.sweep.budget() {
+            0 => u64::MAX,
+            budget => budget as u64 / KEY_SIZE_LEAST,
+        };
+        let of_vnode = keys.min(fitting) / self.vnodes.len() as u64;
+        self.for_all(|vnode| vnode.reserve(of_vnode as usize));
+    }
+
+    /// Makes the tables as small as their keys allow.
+    pub(super) fn fit_tables(&self) {
+        self.for_all(|vnode| vnode.fit_table());
+    }
+
+    fn for_all(&self, act: impl Fn(&mut VnodeWrite<'_>)) {
+        for vnode in (0u16..).map(VnodeId).take(self.vnodes.len()) {
+            self.write(vnode, UnixMs(0), &act);
         }
     }
 

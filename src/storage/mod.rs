@@ -15,6 +15,7 @@ pub mod log;
 mod lost;
 pub mod pace;
 pub mod place;
+mod rebuild;
 pub mod recovery;
 mod replay;
 pub mod scan;

@@ -30,16 +30,14 @@ use parking_lot::Mutex;
 
 use crate::base::id::VnodeId;
 use crate::base::size::thousands;
-use crate::base::time::{Hlc, UnixMs};
+use crate::base::time::Hlc;
 use crate::base::wire::WireError;
 
-use super::frame::{Header, Kind};
-use super::hint::{Hint, hint_name};
 use super::keyspace::Keyspace;
 use super::life::Past;
 use super::log::{Layout, Log, SegmentView};
-use super::place::Place;
-use super::scan::{CHUNK, Home, Opening, Piece, Scan, Suspect, was_closed};
+use super::rebuild::{Share, expected_keys, rebuild};
+use super::scan::{Home, Opening, Piece, Scan, Suspect, was_closed};
 use super::segment::{HEAD_SIZE, Head, HeadError, lane_folder, segment_name};
 use super::tail::{Outline, Sight, torn};
 
@@ -51,9 +49,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Bytes of the log for which another thread is worth its while.
 const THREAD_SIZE_MIN: u64 = 1 << 20;
-
-/// How many frames are replayed before memory is looked at again.
-const ROOM_EVERY: u64 = 32;
 
 /// Most damages that are listed one by one; the vnodes are always complete.
 const LISTED_MAX: usize = 1_000;
@@ -177,7 +172,7 @@ pub struct Report {
 }
 
 impl Report {
-    fn note(&mut self, layout: Layout, damage: Damage) {
+    pub(super) fn note(&mut self, layout: Layout, damage: Damage) {
         tracing::error!("damaged log: {damage}");
         match damage.suspect {
             Suspect::Nobody => {}
@@ -205,31 +200,9 @@ impl Report {
 
 /// A segment to replay.
 #[derive(Clone, Copy, Debug)]
-struct Planned {
-    outline: Outline,
-    head: Option<Head>,
-}
-
-/// A share of a lane's vnodes, which one thread replays.
-#[derive(Clone, Copy)]
-struct Share {
-    home: Home,
-    index: u16,
-    of: u16,
-}
-
-impl Share {
-    fn has(&self, vnode: VnodeId) -> bool {
-        (vnode.0 / self.home.layout.lanes) % self.of == self.index
-    }
-
-    /// Whether this thread reports `damage`, which several see.
-    fn reports(&self, suspect: Suspect) -> bool {
-        match suspect {
-            Suspect::Vnode(vnode) => self.has(vnode),
-            Suspect::Nobody | Suspect::Lane => self.index == 0,
-        }
-    }
+pub(super) struct Planned {
+    pub(super) outline: Outline,
+    pub(super) head: Option<Head>,
 }
 
 /// Brings back into `keyspace`, which is empty, what `log` holds. Nothing has been appended to the
@@ -276,8 +249,14 @@ pub(super) fn recover_by(
         .collect();
     let replay = |share: &Share| {
         let lane = Lane { log, home: share.home };
-        lane.replay(*share, &plans[usize::from(share.home.lane)], keyspace, progress)
+        rebuild(lane, *share, &plans[usize::from(share.home.lane)], keyspace, progress)
     };
+    let of_lane = |lane: &u16| {
+        let plan = &plans[usize::from(*lane)];
+        expected_keys(Lane { log, home: Home { layout, lane: *lane } }, plan)
+    };
+    let keys: u64 = in_threads(threads, &lanes, of_lane)?.iter().sum();
+    keyspace.expect_keys(keys);
     let parts = thread::scope(|scope| {
         let (done, told) = channel();
         if report.bytes >= THREAD_SIZE_MIN {
@@ -288,6 +267,7 @@ pub(super) fn recover_by(
         parts
     })?;
     parts.into_iter().for_each(|part| report.add(part));
+    keyspace.fit_tables();
     count_keys(keyspace, layout, progress);
     let seen = (0..layout.vnodes).map(|vnode| keyspace.hlc(VnodeId(vnode)));
     report.hlc_max = seen.fold(report.hlc_max, Hlc::max);
@@ -328,20 +308,21 @@ fn in_threads<I: Sync, T: Send>(
 }
 
 /// One lane of the log.
-struct Lane<'a> {
-    log: &'a Log,
-    home: Home,
+#[derive(Clone, Copy)]
+pub(super) struct Lane<'a> {
+    pub(super) log: &'a Log,
+    pub(super) home: Home,
 }
 
-impl Lane<'_> {
+impl<'a> Lane<'a> {
     fn index(&self) -> usize {
         self.home.lane.into()
     }
 
-    fn scan(
-        &self,
+    pub(super) fn scan(
+        self,
         segment: Outline,
-    ) -> Scan<impl FnMut(u64, &mut [u8]) -> io::Result<usize> + use<'_>> {
+    ) -> Scan<impl FnMut(u64, &mut [u8]) -> io::Result<usize> + use<'a>> {
         let lane = self.index();
         Scan::new(self.home, segment.len, move |offset, buffer| {
             self.log.read_range(lane, segment.number, offset, buffer)
@@ -460,131 +441,6 @@ impl Lane<'_> {
         tracing::warn!("the log has a torn tail: {cut}");
         report.cut.push(cut);
     }
-
-    // ---- the replay ---------------------------------------------------------------------------
-
-    /// Applies the frames of a share of the vnodes.
-    fn replay(
-        &self,
-        share: Share,
-        plan: &[Planned],
-        keyspace: &Keyspace,
-        progress: &Progress,
-    ) -> io::Result<Report> {
-        let counted = Counted { progress, of: share.of.into(), owed: 0 };
-        let mut replay = Replay { share, keyspace, counted, report: Report::default() };
-        let hinted = hinted(plan, keyspace.sweep.budget() / usize::from(self.home.layout.lanes));
-        for (index, segment) in plan.iter().enumerate() {
-            match (index < hinted).then(|| self.hint(segment)).flatten() {
-                Some(hint) => replay.by_hint(segment.outline, &hint),
-                None => replay.by_frames(segment.outline, self.scan(segment.outline))?,
-            }
-        }
-        Ok(replay.report)
-    }
-
-    /// The segment's hint, if there is one that can be believed.
-    fn hint(&self, segment: &Planned) -> Option<Hint> {
-        let Outline { number, len, .. } = segment.outline;
-        let folder = self.log.folder().join(lane_folder(self.home.lane));
-        let len = u32::try_from(len).ok()?;
-        Hint::read(&**self.log.disk(), &folder.join(hint_name(number)), &segment.head?, len)
-    }
-}
-
-/// How many of a lane's oldest segments are to be replayed by their hints, where there are any,
-/// when the lane may have so much memory (0: without end). What was written last is wanted first:
-/// of the youngest segments the values come too, so many that half of the memory is left for the
-/// keys of the others.
-fn hinted(plan: &[Planned], memory: usize) -> usize {
-    if memory == 0 {
-        return 0;
-    }
-    let mut room = memory as u64 / 2;
-    let fits = |segment: &&Planned| {
-        let left = room.checked_sub(segment.outline.len);
-        room = left.unwrap_or(room);
-        left.is_some()
-    };
-    plan.len() - plan.iter().rev().take_while(fits).count()
-}
-
-/// The work of one thread on one lane.
-struct Replay<'a> {
-    share: Share,
-    keyspace: &'a Keyspace,
-    counted: Counted<'a>,
-    report: Report,
-}
-
-impl Replay<'_> {
-    fn by_hint(&mut self, segment: Outline, hint: &Hint) {
-        let share = self.share;
-        for row in hint.rows().filter(|row| share.has(row.vnode)) {
-            self.count_frame();
-            if let Err(why) = row.replay(self.keyspace) {
-                let at = u64::from(row.place.offset);
-                self.note(segment, at..at, Suspect::Vnode(row.vnode), Flaw::Record(why));
-            }
-        }
-        self.counted.add(segment.len);
-    }
-
-    fn by_frames(
-        &mut self,
-        segment: Outline,
-        mut scan: Scan<impl FnMut(u64, &mut [u8]) -> io::Result<usize>>,
-    ) -> io::Result<()> {
-        let share = self.share;
-        let mut before = 0;
-        loop {
-            match scan.next(|header| header.kind != Kind::Mark && share.has(header.vnode))? {
-                Piece::End => break,
-                Piece::Frame { offset, header, payload } => {
-                    self.frame(segment, offset, &header, payload);
-                }
-                Piece::Damaged { range, suspect } => {
-                    let lane = suspect == Suspect::Lane;
-                    let flaw = if lane { Flaw::NoFrame } else { Flaw::Checksum };
-                    self.note(segment, range, suspect, flaw);
-                }
-            }
-            if scan.position() - before >= CHUNK as u64 {
-                self.counted.add(scan.position() - before);
-                before = scan.position();
-            }
-        }
-        self.counted.add(segment.len - before);
-        Ok(())
-    }
-
-    fn frame(&mut self, segment: Outline, offset: u32, header: &Header, payload: &[u8]) {
-        self.count_frame();
-        let place = Place { segment: segment.number, offset };
-        let replayed = self
-            .keyspace
-            .write(header.vnode, UnixMs(0), |vnode| vnode.replay(header.kind, place, payload));
-        if let Err(why) = replayed {
-            let range = offset.into()..u64::from(offset) + header.frame_size() as u64;
-            self.note(segment, range, Suspect::Vnode(header.vnode), Flaw::Record(why));
-        }
-    }
-
-    fn count_frame(&mut self) {
-        self.report.frames += 1;
-        if self.report.frames.is_multiple_of(ROOM_EVERY) {
-            self.keyspace.make_room(UnixMs(0));
-        }
-    }
-
-    /// Notes damage, which several threads see, if it is this one's to report.
-    fn note(&mut self, segment: Outline, range: Range<u64>, suspect: Suspect, flaw: Flaw) {
-        if self.share.reports(suspect) {
-            let Home { layout, lane } = self.share.home;
-            let damage = Damage { lane, segment: segment.number, range, suspect, flaw };
-            self.report.note(layout, damage);
-        }
-    }
 }
 
 /// Why a head is not that of this segment; `None` if it is.
@@ -602,21 +458,6 @@ fn stranger(head: &Head, home: Home, number: u32) -> Option<String> {
         Some(format!("the file is lane {}, segment {}: it was moved", head.lane, head.number))
     } else {
         None
-    }
-}
-
-/// Counts a thread's bytes into the progress: several threads walk the same ones.
-struct Counted<'a> {
-    progress: &'a Progress,
-    of: u64,
-    owed: u64,
-}
-
-impl Counted<'_> {
-    fn add(&mut self, bytes: u64) {
-        let owed = self.owed + bytes;
-        self.owed = owed % self.of;
-        self.progress.bytes_done.fetch_add(owed / self.of, Ordering::Relaxed);
     }
 }
 

@@ -21,6 +21,7 @@ use super::life::Past;
 use super::log::{Fsync, Layout, Log, Options};
 use super::recovery::{Flaw, Progress, Report, recover, recover_by};
 use super::segment::{HEAD_SIZE, Head, lane_folder, segment_name};
+use super::sim_disk::SimDisk;
 
 pub(super) const LAYOUT: Layout = Layout { vnodes: 8, lanes: 2, cluster: 77 };
 pub(super) const SEED: HashSeed = HashSeed(7);
@@ -240,5 +241,47 @@ fn a_segment_that_was_hardly_begun_is_removed_and_its_number_used_again() {
         assert_eq!((report.cut[0].segment, report.cut[0].bytes), (next, len as u64));
         log.begin(report.hlc_max).unwrap();
         assert!(path.exists());
+    }
+}
+
+/// What does not fit into memory is not brought there: old segments by their hints, if there are
+/// any, and the rest cools as it comes.
+#[test]
+fn with_little_memory_old_values_stay_on_disk() {
+    use super::compaction::{Compaction, Compactor, Stepped};
+    use super::compaction_tests::{self as small, Store, live_large};
+
+    let disk = SimDisk::default();
+    let mut store = Store::open(Arc::new(disk.clone()), small::folder()).unwrap();
+    live_large(&store, 1, 400);
+    store.live_a_little(2, 100);
+    store.log.roll().unwrap();
+    store.shared.set_hints(true);
+    while store.compactor.step() != Stepped::Idle {}
+    let (before, all) = (store.state(), store.keyspace.used());
+    drop(store);
+    disk.process_kill();
+    let is_hint = |path: &PathBuf| path.extension().is_some_and(|end| end == "hint");
+    let hints: Vec<PathBuf> = disk.paths().into_iter().filter(is_hint).collect();
+    assert!(hints.len() > 10, "{}", hints.len());
+    let spoilt = disk.fork();
+    hints.iter().for_each(|hint| spoilt.set_bytes(hint, b"no hint"));
+    for (disk, threads) in [(disk, 3), (spoilt, 1)] {
+        let options = Options { segment_size: 1_500, fsync: Fsync::No };
+        let log = Log::open(Arc::new(disk), small::folder().to_owned(), small::LAYOUT, options);
+        let log = log.unwrap();
+        let keyspace = Keyspace::with_log(small::LAYOUT.vnodes, small::SEED, Arc::clone(&log));
+        keyspace.set_sole(small::SOLE, true);
+        let budget = all * 2 / 3;
+        keyspace.set_budget(budget as u64);
+        let report = recover_by(threads, &log, &keyspace, KILLED, &Progress::default()).unwrap();
+        assert!(report.damages.is_empty() && report.cut.is_empty(), "{report:?}");
+        assert!(keyspace.used() <= budget + 4_096, "{} of {budget}", keyspace.used());
+        let vnodes = (0..small::LAYOUT.vnodes).map(VnodeId);
+        let cold: usize = vnodes.map(|vnode| keyspace.counts(vnode).cold).sum();
+        assert!(cold > 10, "{cold}");
+        let (keyspace, shared) = (Arc::new(keyspace), Compaction::new());
+        let compactor = Compactor::new(log.clone(), keyspace.clone(), shared.clone(), 1_500);
+        assert_eq!(Store { log, keyspace, shared, compactor }.state(), before);
     }
 }

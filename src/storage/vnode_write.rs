@@ -410,6 +410,22 @@ impl VnodeWrite<'_> {
         self.keyspace.resize_blocks(old.size, new.size);
     }
 
+    /// Makes the table large enough for `keys` keys, so that it need not grow step by step: each step
+    /// looks at every key.
+    pub(super) fn reserve(&mut self, keys: usize) {
+        let seed = self.seed();
+        let more = keys.saturating_sub(self.table.len());
+        self.table.reserve(more, |(block, _)| seed.key(block.key()));
+        self.weigh_table();
+    }
+
+    /// Gives back what the table has too much.
+    pub(super) fn fit_table(&mut self) {
+        let seed = self.seed();
+        self.table.shrink_to(0, |(block, _)| seed.key(block.key()));
+        self.weigh_table();
+    }
+
     fn weigh_table(&mut self) {
         let size = table_size(self.table);
         self.keyspace.resize_tables(self.vnode.table, size);
