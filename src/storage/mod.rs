@@ -47,8 +47,8 @@ mod log_tests;
 #[cfg(test)]
 mod recovery_tests;
 #[cfg(test)]
+pub(crate) mod sim_disk;
+#[cfg(test)]
 mod snapshot_tests;
 #[cfg(test)]
 mod tiers_tests;
-#[cfg(test)]
-pub(crate) mod sim_disk;
