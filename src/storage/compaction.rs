@@ -669,3 +669,29 @@ pub fn compact_always(mut compactor: Compactor) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is there twice must not be taken for dead: nothing would ever come of moving it.
+    #[test]
+    fn a_turn_tells_how_often_live_frames_are_there() {
+        let mut lane = Lane::default();
+        lane.count(1, 70, 3, 100);
+        lane.weigh(100);
+        assert_eq!(lane.live, 100, "nothing is known before the first whole turn");
+        lane.count(2, 80, 4, 100);
+        lane.weigh(100);
+        assert_eq!(lane.live, 100);
+        lane.count(3, 70, 5, 100);
+        lane.weigh(100);
+        assert_eq!(lane.live, 150, "a hundred bytes were moved as a hundred and fifty");
+        lane.weigh(0);
+        assert_eq!(lane.live, 0, "what was deleted is dead, however often it is there");
+        lane.count(4, 40, 6, 100);
+        lane.count(5, 40, 7, 100);
+        lane.weigh(100);
+        assert_eq!(lane.live, 100, "overwriting makes all copies dead");
+    }
+}

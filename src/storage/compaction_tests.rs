@@ -208,11 +208,21 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn open(disk: Arc<dyn Disk>, folder: &Path) -> io::Result<Store> {
+        Store::open_within(disk, folder, 0)
+    }
+
+    /// With so many bytes of memory.
+    pub(super) fn open_within(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        budget: u64,
+    ) -> io::Result<Store> {
         let options = Options { segment_size: 1_500, fsync: Fsync::No };
         let beat = Duration::from_millis(20);
         let log = Log::open_with_beat(disk, folder.to_owned(), LAYOUT, options, beat)?;
         let keyspace = Arc::new(Keyspace::with_log(LAYOUT.vnodes, SEED, log.clone()));
         keyspace.set_sole(SOLE, true);
+        keyspace.set_budget(budget);
         let past = Past { clean: false, machine_restarted: true };
         let report = recover(&log, &keyspace, past, &Progress::default())?;
         assert_eq!(report.damages, []);
@@ -305,6 +315,11 @@ impl Store {
         self.shared.status()
     }
 
+    /// How many keys are cold.
+    pub(super) fn cold(&self) -> usize {
+        (0..LAYOUT.vnodes).map(|vnode| self.keyspace.counts(VnodeId(vnode)).cold).sum()
+    }
+
     pub(super) fn sealed(&self) -> Vec<(usize, u32)> {
         let lanes = 0..self.log.lanes();
         let of =
@@ -353,16 +368,13 @@ fn cold_keys_are_moved_and_read_while_they_move() {
     store.log.roll().unwrap();
     let before = store.state();
     (0..1_000).for_each(|_| store.keyspace.make_room(NOW));
-    let cold = |store: &Store| -> usize {
-        (0..LAYOUT.vnodes).map(|vnode| store.keyspace.counts(VnodeId(vnode)).cold).sum()
-    };
-    assert!(cold(&store) > 25, "{}", cold(&store));
+    assert!(store.cold() > 25, "{}", store.cold());
     store.shared.ask();
     while store.compactor.step() != Stepped::Idle {
         // Fetches what is cold, wherever it is by now.
         assert_eq!(store.state(), before);
     }
-    assert!(store.shared.status().removed > 0 && cold(&store) > 25);
+    assert!(store.shared.status().removed > 0 && store.cold() > 25);
     drop(store);
     disk.process_kill();
     assert_eq!(Store::open(Arc::new(disk), folder()).unwrap().state(), before);

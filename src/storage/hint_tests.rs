@@ -16,7 +16,7 @@ use super::keyspace::Keyspace;
 use super::log::{Fsync, Log, Options};
 use super::place::Place;
 use super::scan::Piece;
-use super::segment::{HEAD_SIZE, Head, lane_folder};
+use super::segment::{HEAD_SIZE, Head, lane_folder, segment_name};
 use super::sim_disk::SimDisk;
 use super::warming::{Patience, Warmed};
 
@@ -165,4 +165,41 @@ fn a_hint_that_cannot_be_written_is_tried_again() {
     assert!(
         disk.list(&folder().join("lane-00")).unwrap().iter().all(|name| !name.ends_with("new"))
     );
+}
+
+/// A store of many times its memory starts by hints, and without them.
+#[test]
+fn a_restart_stays_within_its_memory() {
+    const BUDGET: u64 = 100_000;
+    let disk = SimDisk::default();
+    let mut store = Store::open(Arc::new(disk.clone()), folder()).unwrap();
+    for number in 0..500 {
+        let value: String = (0..300).map(|_| fastrand::alphanumeric()).collect();
+        store.put(&format!("key:{number}"), &value);
+    }
+    store.log.roll().unwrap();
+    let sealed = store.sealed();
+    // What comes next notes that all before is durable: damage there is no torn tail.
+    for _ in 0..2 {
+        (0..20).for_each(|number| store.put(&format!("key:{number}"), "again"));
+        store.log.sync().unwrap();
+    }
+    let state = store.state();
+    let without = disk.fork();
+    assert!(write_hints(&mut store) as usize >= sealed.len());
+    drop(store);
+    disk.process_kill();
+    // Nobody reads this value now, so nobody sees that it is damaged.
+    let damaged = disk.fork();
+    let (lane, number) = sealed[0];
+    let path = folder().join(lane_folder(lane as u16)).join(segment_name(number));
+    damaged.flip(&path, 8 * (HEAD_SIZE as u64 + 150));
+    for (disk, intact) in [(without, true), (disk, true), (damaged, false)] {
+        let store = Store::open_within(Arc::new(disk), folder(), BUDGET).unwrap();
+        let used = store.keyspace.used() as u64;
+        assert!(used <= BUDGET && store.cold() > 250, "{used} bytes, {} cold", store.cold());
+        if intact {
+            assert_eq!(store.state(), state);
+        }
+    }
 }

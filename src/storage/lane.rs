@@ -415,7 +415,7 @@ impl Lane {
             let files = self.files.read();
             let before = number.checked_sub(1).and_then(|before| files.get(&before));
             buffer.before = before.map(|segment| segment.len);
-            buffer.mark = before.map(|_| (number, HEAD_SIZE as u32));
+            buffer.mark = before.map(|_| (number, 0));
         }
         self.write_out(ground, EVERYTHING, true).map_err(io::Error::other)?;
         self.file(number)?.sync()?;

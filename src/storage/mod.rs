@@ -35,6 +35,8 @@ mod compaction_tests;
 #[cfg(test)]
 mod cooling_tests;
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod disk_tests;
 #[cfg(test)]
 mod hint_tests;

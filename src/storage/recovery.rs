@@ -49,6 +49,9 @@ const LINE_EVERY: Duration = Duration::from_secs(2);
 /// How often [`Progress::keys`] is brought up to date.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// Bytes of the log for which another thread is worth its while.
+const THREAD_SIZE_MIN: u64 = 1 << 20;
+
 /// How many frames are replayed before memory is looked at again.
 const ROOM_EVERY: u64 = 32;
 
@@ -241,9 +244,22 @@ pub fn recover(
     past: Past,
     progress: &Progress,
 ) -> io::Result<Report> {
+    let bytes: u64 = (0..log.lanes()).map(|lane| log.lane_bytes(lane)).sum();
+    let useful = usize::try_from(bytes / THREAD_SIZE_MIN).unwrap_or(usize::MAX);
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(useful);
+    recover_by(threads.max(1), log, keyspace, past, progress)
+}
+
+/// [`recover`] on so many threads.
+pub(super) fn recover_by(
+    threads: usize,
+    log: &Log,
+    keyspace: &Keyspace,
+    past: Past,
+    progress: &Progress,
+) -> io::Result<Report> {
     let begun = Instant::now();
     let layout = log.layout();
-    let threads = thread::available_parallelism().map_or(1, usize::from);
     let settle = |lane: u16| Lane { log, home: Home { layout, lane } }.settle(past);
     let lanes: Vec<u16> = (0..layout.lanes).collect();
     let mut report = Report::default();
@@ -264,12 +280,15 @@ pub fn recover(
     };
     let parts = thread::scope(|scope| {
         let (done, told) = channel();
-        scope.spawn(move || watch(keyspace, layout, progress, &told));
+        if report.bytes >= THREAD_SIZE_MIN {
+            scope.spawn(move || watch(keyspace, layout, progress, &told));
+        }
         let parts = in_threads(threads, &shares, replay);
         drop::<Sender<()>>(done);
         parts
     })?;
     parts.into_iter().for_each(|part| report.add(part));
+    count_keys(keyspace, layout, progress);
     let seen = (0..layout.vnodes).map(|vnode| keyspace.hlc(VnodeId(vnode)));
     report.hlc_max = seen.fold(report.hlc_max, Hlc::max);
     report.damages.sort_by_key(|damage| (damage.lane, damage.segment, damage.range.start));
@@ -298,9 +317,10 @@ fn in_threads<I: Sync, T: Send>(
         }
     };
     thread::scope(|scope| {
-        for _ in 0..threads.min(items.len()) {
+        for _ in 1..threads.min(items.len()) {
             scope.spawn(one);
         }
+        one();
     });
     let mut results = results.into_inner();
     results.sort_by_key(|(index, _)| *index);
@@ -607,17 +627,20 @@ fn watch(keyspace: &Keyspace, layout: Layout, progress: &Progress, done: &Receiv
     let begun = Instant::now();
     let mut said = begun;
     loop {
-        let running = done.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout);
-        let held = (0..layout.vnodes).map(|vnode| keyspace.counts(VnodeId(vnode)).held as u64);
-        progress.keys.store(held.sum(), Ordering::Relaxed);
-        if !running {
+        if done.recv_timeout(LOOK_EVERY) != Err(RecvTimeoutError::Timeout) {
             return;
         }
+        count_keys(keyspace, layout, progress);
         if said.elapsed() >= LINE_EVERY {
             said = Instant::now();
             tracing::info!("recovering: {}", line(progress, begun.elapsed()));
         }
     }
+}
+
+fn count_keys(keyspace: &Keyspace, layout: Layout, progress: &Progress) {
+    let held = (0..layout.vnodes).map(|vnode| keyspace.counts(VnodeId(vnode)).held as u64);
+    progress.keys.store(held.sum(), Ordering::Relaxed);
 }
 
 /// How far a recovery is that has run so long, as people read it.

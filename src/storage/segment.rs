@@ -15,7 +15,7 @@
 //!            compaction drops may take the records of the highest dots away, this stays
 //!   cluster: the cluster's hash seed, hashed: a folder of another cluster is refused
 //!
-//! Mark payload: u8 1 · u64 n   all bytes of this segment below n, and all before it, are durable
+//! Mark payload: u8 1 · u64 n   all segments before this one are durable, and its bytes below n
 //!               u8 2 · u64 n   the segment before this one has n bytes; the first frame
 //!               u8 3 · u64 0   the log was closed here; the last frame
 //! ```
@@ -139,7 +139,8 @@ const DURABLE: u8 = 1;
 const LENGTH: u8 = 2;
 const END: u8 = 3;
 
-/// The payload of a Mark: all bytes of the segment below `durable` are durable.
+/// The payload of a Mark: all segments before are durable, and the bytes of this one below
+/// `durable`.
 pub fn mark(durable: u64) -> [u8; MARK_SIZE] {
     note(DURABLE, durable)
 }

@@ -21,7 +21,6 @@ use parking_lot::RwLock;
 use super::disk::reason;
 use super::lane::{Ground, Lane, Segment, Stage, Trouble, place, position};
 use super::place::Place;
-use super::segment::HEAD_SIZE;
 use super::tide::Call;
 
 /// Syncs that keep failing are tried at most this many beats apart.
@@ -225,8 +224,8 @@ impl Syncer<'_> {
             return self.lane.tide.wake();
         }
         self.owed = 0;
-        // The next segment tells that this one is durable, or this one that it is so up to here.
-        let next = position(place(end).segment + 1, HEAD_SIZE as u32);
+        // This segment tells that it is durable up to here, or the next one that all of it is.
+        let next = position(place(end).segment + 1, 0);
         self.lane.mark(if is_active { end } else { next });
         self.lane.tide.rise(end);
     }

@@ -27,8 +27,8 @@ pub(super) struct Sight {
     bad: Vec<u64>,
     /// Where the last whole frame begins; 0 if there is none.
     last_frame: u64,
-    /// The most that a Mark says is durable; 0 if there is none.
-    durable: u64,
+    /// The most that a Mark says is durable; `None` if there is none. 0: what was before it.
+    durable: Option<u64>,
     frames: u64,
     /// Where whole frames begin behind the first bad place.
     doubtful: Vec<u32>,
@@ -56,7 +56,7 @@ impl Sight {
         self.last_frame = at;
         if kind == Kind::Mark {
             // No Mark speaks of what comes after it.
-            let durable = read_mark(payload).unwrap_or(0).min(at);
+            let durable = read_mark(payload).map(|durable| durable.min(at));
             self.durable = self.durable.max(durable);
         }
     }
@@ -163,12 +163,12 @@ impl Judge {
     fn torn_at(&mut self, sight: &Sight) -> Option<u64> {
         let is_damage = |at: u64| {
             let followed = self.followed || sight.last_frame > at;
-            let durable = self.durable || sight.durable > at;
+            let durable = self.durable || sight.durable > Some(at);
             self.past.clean || durable || followed && !self.past.machine_restarted
         };
         let torn = sight.bad.iter().copied().find(|at| !is_damage(*at));
         self.followed |= sight.has_head();
-        self.durable |= sight.durable > 0;
+        self.durable |= sight.durable.is_some();
         torn
     }
 }
@@ -215,7 +215,7 @@ mod tests {
             all = all
                 .into_iter()
                 .flat_map(|parts| {
-                    let marks = (1..=at).map(Part::Mark);
+                    let marks = (0..=at).map(Part::Mark);
                     let next = [Part::Bad, Part::Good].into_iter().chain(marks);
                     next.map(move |part| [&parts[..], &[part]].concat())
                 })
@@ -258,7 +258,7 @@ mod tests {
                 tried += 1;
             }
         }
-        assert_eq!(tried, 4 * (2 + 6 + 24 + 120 + 720 + 5_040));
+        assert_eq!(tried, 4 * (2 + 8 + 40 + 240 + 1_680 + 13_440));
     }
 
     #[test]
