@@ -332,6 +332,11 @@ impl Node {
         }
     }
 
+    /// Whether there is a `maxmemory`.
+    pub(super) fn memory_is_bounded(&self) -> bool {
+        self.engine.budget.load(Ordering::Relaxed) > 0
+    }
+
     /// Says when what was written is made durable.
     pub fn set_fsync(&self, fsync: Fsync) {
         if let Some(log) = &self.log {

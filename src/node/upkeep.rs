@@ -50,6 +50,13 @@ fn growth(counted: &AtomicU64, total: u64) -> u64 {
     total.saturating_sub(counted.swap(total, Ordering::Relaxed))
 }
 
+/// Bytes of memory that the process takes; 0 if nobody says.
+fn resident() -> u64 {
+    let text = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: Option<u64> = text.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
 impl Upkeep {
     pub(super) fn compaction(&self) -> &Compaction {
         &self.compaction
@@ -119,6 +126,9 @@ impl Node {
     /// Brings the node's counters up to date with the engine's.
     pub(super) fn count_upkeep(&self) {
         self.note_peak();
+        if self.memory_is_bounded() {
+            self.keyspace.note_resident(resident());
+        }
         let Upkeep { compaction, counted, .. } = &self.engine.upkeep;
         let status = compaction.status();
         self.metrics.log_segments_compacted.add(growth(&counted.segments, status.segments));

@@ -32,9 +32,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
+use smallvec::SmallVec;
 
 use crate::base::id::VnodeId;
 use crate::base::time::UnixMs;
+use crate::value::record;
 
 use super::frame::{HEADER_SIZE, Kind};
 use super::hint::{hint_name, remove_if_there};
@@ -58,6 +60,9 @@ const LOCKED_BYTES_MAX: usize = 256 << 10;
 
 /// How long a vnode's lock is held, one frame excepted.
 const LOCKED_TIME_MAX: Duration = Duration::from_micros(500);
+
+/// Frames between two looks at the clock.
+const LOOKS_BEFORE_TIME: usize = 4;
 
 /// Moved bytes that may wait in memory to be written.
 const UNWRITTEN_MAX: usize = 256 << 10;
@@ -336,6 +341,12 @@ impl Walk {
         let run = self.batch.run();
         let batch = &self.batch;
         let (mut looked, mut moved) = (0, 0);
+        let seed = keyspace.seed();
+        let key_of = |found| record::decode_key(batch.payload(found)).ok();
+        let hashes: SmallVec<[u64; LOCKED_FRAMES_MAX]> =
+            run.iter().filter_map(key_of).map(|key| seed.key(key)).collect();
+        // Most of it is dead, and what tells so lies far apart in memory.
+        keyspace.approach_in(run[0].vnode, &hashes);
         let look = |vnode: &mut VnodeWrite<'_>| {
             let began = Instant::now();
             for found in run {
@@ -346,7 +357,7 @@ impl Walk {
                     moved += HEADER_SIZE + found.len;
                 }
                 looked += 1;
-                if began.elapsed() > LOCKED_TIME_MAX {
+                if looked % LOOKS_BEFORE_TIME == 0 && began.elapsed() > LOCKED_TIME_MAX {
                     break;
                 }
             }

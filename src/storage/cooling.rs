@@ -51,10 +51,21 @@ const BYTES_PER_BUCKET: usize = 16;
 const SLACK_PART: usize = 256;
 const SLACK_MAX: usize = 1 << 20;
 
+/// The part of the budget that everything beside blocks and tables is granted.
+const BESIDE_PART: usize = 10;
+
+/// The most that is left free for what goes beyond.
+const RESERVE_PART: usize = 4;
+
+/// In so many steps.
+const RESERVE_STEPS: usize = 4;
+
 /// The memory budget, and where the sweep for it stands.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     budget: AtomicUsize,
+    /// How much of the budget is left free, because the process takes more than what is counted.
+    reserve: AtomicUsize,
     /// The vnode that comes next.
     next: AtomicUsize,
     cooled: AtomicU64,
@@ -62,6 +73,11 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
+    /// What blocks and tables are held to at the moment; 0: nothing.
+    fn limit(&self) -> usize {
+        self.budget().saturating_sub(self.reserve.load(Ordering::Relaxed))
+    }
+
     pub(super) fn has_budget(&self) -> bool {
         self.budget() > 0
     }
@@ -79,6 +95,23 @@ impl Keyspace {
         self.sweep.budget.store(bytes, Ordering::Relaxed);
     }
 
+    /// Notes how much memory the process really takes, in bytes: to be told every now and then.
+    ///
+    /// Blocks and tables are counted as the allocator rounds them, but it also keeps pages that are
+    /// partly free, and buffers and code take some too. A tenth of the budget is granted to all
+    /// that; what it takes beyond is left free here, at most a quarter of the budget.
+    pub fn note_resident(&self, resident: u64) {
+        let budget = self.sweep.budget();
+        let resident = usize::try_from(resident).unwrap_or(usize::MAX);
+        let beside = resident.saturating_sub(self.used());
+        let wanted = beside.saturating_sub(budget / BESIDE_PART).min(budget / RESERVE_PART);
+        // Slowly: freed pages go back to the system with a delay.
+        let reserve = self.sweep.reserve.load(Ordering::Relaxed);
+        let step = (wanted.abs_diff(reserve) / RESERVE_STEPS).max(1);
+        let next = if wanted > reserve { reserve + step } else { reserve.saturating_sub(step) };
+        self.sweep.reserve.store(next, Ordering::Relaxed);
+    }
+
     /// Whether memory would be over its budget even if everything were cool.
     pub fn is_full(&self) -> bool {
         let budget = self.sweep.budget.load(Ordering::Relaxed);
@@ -88,8 +121,8 @@ impl Keyspace {
 
     /// Whether memory may grow: it is within its budget, or something leaves it for what comes.
     pub fn has_room(&self, now: UnixMs) -> bool {
-        let budget = self.sweep.budget.load(Ordering::Relaxed);
-        if budget == 0 || self.used() <= budget {
+        let limit = self.sweep.limit();
+        if limit == 0 || self.used() <= limit {
             return true;
         }
         self.make_room(now);
@@ -99,7 +132,7 @@ impl Keyspace {
     /// Cools a little if memory is over its budget, the more the further it is: to be called after
     /// whatever made memory grow.
     pub fn make_room(&self, now: UnixMs) {
-        let budget = self.sweep.budget.load(Ordering::Relaxed);
+        let budget = self.sweep.limit();
         if budget == 0 || self.used() <= budget {
             return;
         }

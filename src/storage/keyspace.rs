@@ -308,6 +308,13 @@ impl Keyspace {
         }
     }
 
+    /// The same for keys of one vnode, by their hashes.
+    pub(super) fn approach_in(&self, vnode: VnodeId, hashes: &[u64]) {
+        let table = self.map.shards()[vnode.index()].read();
+        hashes.iter().for_each(|&hash| prefetch_place(&table, hash));
+        hashes.iter().for_each(|&hash| prefetch_block(&table, hash));
+    }
+
     /// Counts of one vnode.
     pub fn counts(&self, vnode: VnodeId) -> VnodeCounts {
         let held = self.map.shards()[vnode.index()].read().len();

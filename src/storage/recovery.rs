@@ -323,9 +323,17 @@ impl<'a> Lane<'a> {
         self,
         segment: Outline,
     ) -> Scan<impl FnMut(u64, &mut [u8]) -> io::Result<usize> + use<'a>> {
-        let lane = self.index();
-        Scan::new(self.home, segment.len, move |offset, buffer| {
-            self.log.read_range(lane, segment.number, offset, buffer)
+        let read = move |offset, buffer: &mut [u8]| self.read(segment.number, offset, buffer);
+        Scan::new(self.home, segment.len, read)
+    }
+
+    /// Reads bytes of a segment. What the disk cannot read is no damage that could be skipped: it
+    /// may be whole and come back, and a torn tail would be cut off for nothing.
+    fn read(self, number: u32, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.log.read_range(self.index(), number, offset, buffer).map_err(|error| {
+            let path = path_of(self.home.lane, number);
+            let folder = self.log.folder().display();
+            io::Error::new(error.kind(), format!("{folder}/{path}, from {offset} on: {error}"))
         })
     }
 
@@ -358,13 +366,10 @@ impl<'a> Lane<'a> {
             report.bytes += len;
             before = Some(*outline);
         }
-        if let Some(Outline { number, len, .. }) = before.filter(|_| past.clean) {
-            let read = |offset, buffer: &mut [u8]| {
-                self.log.read_range(self.index(), number, offset, buffer)
-            };
-            if !was_closed(len, read)? {
-                self.harmed(&mut report, number, len..len, Flaw::Short);
-            }
+        if let Some(Outline { number, len, .. }) = before.filter(|_| past.clean)
+            && !was_closed(len, |offset, buffer| self.read(number, offset, buffer))?
+        {
+            self.harmed(&mut report, number, len..len, Flaw::Short);
         }
         Ok((plan, report))
     }
@@ -375,9 +380,7 @@ impl<'a> Lane<'a> {
     }
 
     fn open(&self, SegmentView { number, len, .. }: SegmentView) -> io::Result<Planned> {
-        let opening = Opening::read(|offset, buffer| {
-            self.log.read_range(self.index(), number, offset, buffer)
-        })?;
+        let opening = Opening::read(|offset, buffer| self.read(number, offset, buffer))?;
         let head = match opening.head {
             Ok(head) => match stranger(&head, self.home, number) {
                 None => Some(head),
@@ -390,9 +393,8 @@ impl<'a> Lane<'a> {
     }
 
     fn refuse(&self, number: u32, why: &str) -> io::Error {
-        let lane = self.home.lane;
-        let folder = self.log.folder().display();
-        io::Error::other(format!("the log in {folder}: lane {lane}, segment {number}: {why}"))
+        let (folder, path) = (self.log.folder().display(), path_of(self.home.lane, number));
+        io::Error::other(format!("{folder}/{path}: {why}"))
     }
 
     /// Cuts off what a crash left unfinished: a part of one of the youngest segments, and all that

@@ -213,7 +213,7 @@ fn a_moved_segment_and_one_of_another_version_are_refused() {
         })
     };
     let moved = with_head(&|head| head.number = 9);
-    assert!(moved.contains("segment 2") && moved.contains("segment 9: it was moved"), "{moved}");
+    assert!(moved.contains("2.seg") && moved.contains("segment 9: it was moved"), "{moved}");
     let cluster = with_head(&|head| head.cluster = 78);
     assert!(cluster.contains("cluster"), "{cluster}");
     let format = refused(&|bytes: &mut Vec<u8>| {
@@ -242,6 +242,24 @@ fn a_segment_that_was_hardly_begun_is_removed_and_its_number_used_again() {
         log.begin(report.hlc_max).unwrap();
         assert!(path.exists());
     }
+}
+
+#[test]
+fn what_cannot_be_read_stops_the_recovery_and_nothing_is_changed() {
+    let disk = SimDisk::default();
+    let options = Options { segment_size: 1_000, fsync: Fsync::No };
+    let open = || Log::open(Arc::new(disk.clone()), "/log".into(), LAYOUT, options).unwrap();
+    let log = open();
+    log.begin(Hlc(1)).unwrap();
+    let written = keyspace(Some(&log));
+    (0..100).for_each(|number| change(&written, number));
+    log.close().unwrap();
+    let log = open();
+    disk.fail_reads(true);
+    let refused = recover(&log, &keyspace(None), CRASHED, &Progress::default()).unwrap_err();
+    assert!(refused.to_string().starts_with("/log/lane-0"), "{refused}");
+    disk.fail_reads(false);
+    assert_eq!(state_of(&recovered(&log, CLEAN).0), state_of(&written));
 }
 
 /// What does not fit into memory is not brought there: old segments by their hints, if there are

@@ -60,7 +60,8 @@ impl Value {
 
     /// Whether this is an error that promises that nothing was done.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self.error_code(), Some("NOQUORUM" | "CLUSTERDOWN" | "TRYAGAIN"))
+        let promises = ["NOQUORUM", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "MISCONF", "OOM"];
+        self.error_code().is_some_and(|code| promises.contains(&code))
     }
 
     /// All the text in it, for looking a word up in a reply whose shape is free.

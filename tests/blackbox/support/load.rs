@@ -216,8 +216,6 @@ impl Writer {
             Act::Increment(counter) => self.counter(counter),
         };
         let is_write = !matches!(act, Act::Get(_));
-        let is_refused =
-            reply.is_refusal() || matches!(reply.error_code(), Some("MISCONF" | "OOM" | "LOADING"));
         let is_alone = self.judge == Judge::Alone;
         match (act, reply) {
             (Act::Write(string, write @ Write::Set(_)), Value::Simple(ok)) if ok == "OK" => {
@@ -239,7 +237,7 @@ impl Writer {
                     "{key} held {reply:?}, may hold {held:?}"
                 );
             }
-            _ if is_refused => self.refused(act),
+            _ if reply.is_refusal() => self.refused(act),
             (_, Value::Error(text)) if text.starts_with("UNCERTAIN") => {}
             _ => panic!("{key}: {act:?} was answered {reply:?}"),
         }
