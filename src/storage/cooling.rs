@@ -57,8 +57,12 @@ const BESIDE_PART: usize = 10;
 /// The most that is left free for what goes beyond.
 const RESERVE_PART: usize = 4;
 
-/// In so many steps.
-const RESERVE_STEPS: usize = 4;
+/// What is left free before anybody knows better.
+const FIRST_RESERVE_PART: usize = 8;
+
+/// The part of what is too much, or was not used, by which it changes at a time.
+const RISE_PART: usize = 4;
+const FALL_PART: usize = 64;
 
 /// The memory budget, and where the sweep for it stands.
 #[derive(Debug, Default)]
@@ -93,23 +97,26 @@ impl Keyspace {
     pub fn set_budget(&self, bytes: u64) {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.sweep.budget.store(bytes, Ordering::Relaxed);
+        self.sweep.reserve.store(bytes / FIRST_RESERVE_PART, Ordering::Relaxed);
     }
 
     /// Notes how much memory the process really takes, in bytes: to be told every now and then.
     ///
     /// Blocks and tables are counted as the allocator rounds them, but it also keeps pages that are
     /// partly free, and buffers and code take some too. A tenth of the budget is granted to all
-    /// that; what it takes beyond is left free here, at most a quarter of the budget.
+    /// that; what it takes beyond is left free here, at most a quarter of the budget. It rises fast
+    /// and falls slowly, for freed pages go back to the system with a delay.
     pub fn note_resident(&self, resident: u64) {
         let budget = self.sweep.budget();
         let resident = usize::try_from(resident).unwrap_or(usize::MAX);
-        let beside = resident.saturating_sub(self.used());
-        let wanted = beside.saturating_sub(budget / BESIDE_PART).min(budget / RESERVE_PART);
-        // Slowly: freed pages go back to the system with a delay.
+        let (high, low) = (budget + budget / BESIDE_PART, budget + budget / BESIDE_PART / 2);
         let reserve = self.sweep.reserve.load(Ordering::Relaxed);
-        let step = (wanted.abs_diff(reserve) / RESERVE_STEPS).max(1);
-        let next = if wanted > reserve { reserve + step } else { reserve.saturating_sub(step) };
-        self.sweep.reserve.store(next, Ordering::Relaxed);
+        let next = if resident > high {
+            reserve + (resident - high) / RISE_PART
+        } else {
+            reserve.saturating_sub(low.saturating_sub(resident) / FALL_PART)
+        };
+        self.sweep.reserve.store(next.min(budget / RESERVE_PART), Ordering::Relaxed);
     }
 
     /// Whether memory would be over its budget even if everything were cool.
