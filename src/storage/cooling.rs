@@ -113,6 +113,9 @@ impl Keyspace {
         let reserve = self.sweep.reserve.load(Ordering::Relaxed);
         let next = if resident > high {
             reserve + (resident - high) / RISE_PART
+        } else if self.used() + budget / BESIDE_PART < self.sweep.limit() {
+            // There is room anyway: what it would be when there is none cannot be told yet.
+            reserve
         } else {
             reserve.saturating_sub(low.saturating_sub(resident) / FALL_PART)
         };
