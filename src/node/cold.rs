@@ -26,15 +26,14 @@ use smallvec::SmallVec;
 use tracing::error;
 
 use crate::base::id::VnodeId;
-use crate::command::spec::{Keyed, Spec};
-use crate::coordinator::contract::Override;
+use crate::command::spec::Keyed;
 use crate::peer::message::FwdStatus;
-use crate::resp::reply::{Protocol, Reply};
+use crate::resp::reply::Reply;
 use crate::storage::warming::{Patience, Warmed};
 
 use super::Node;
 use super::batch::{Batch, Origin};
-use super::execute::{Outcome, Request};
+use super::execute::{KeptRequest, Outcome, Request};
 use super::replies::ReplyBytes;
 
 /// Keys whose values a command asked for and that are on disk.
@@ -47,11 +46,7 @@ const RUNS_MAX: usize = 4;
 /// A request that waits for values.
 #[derive(Debug)]
 struct Parked {
-    spec: &'static Spec,
-    args: SmallVec<[Vec<u8>; 4]>,
-    protocol: Protocol,
-    asked: Override,
-    readonly: bool,
+    request: KeptRequest,
     run: Keyed,
     vnode: VnodeId,
     keys: SmallVec<[Vec<u8>; 1]>,
@@ -69,12 +64,12 @@ pub(super) struct ColdRequests {
 }
 
 impl ColdRequests {
-    /// Whether an earlier request for one of these keys is parked.
-    fn conflicts<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) -> bool {
+    /// Whether an earlier request for one of the keys of `request` is parked.
+    fn conflicts(&self, request: &Request<'_>) -> bool {
         // Other threads' requests have no order with this one: a stale zero is as good as now.
         self.parked.load(Ordering::Relaxed) > 0 && {
             let queues = self.queues.lock();
-            keys.any(|key| queues.contains_key(key))
+            keys_of(request).any(|key| queues.contains_key(key))
         }
     }
 
@@ -113,20 +108,6 @@ impl ColdRequests {
         };
         heads.retain(is_first);
         heads
-    }
-}
-
-impl Parked {
-    /// Runs `act` with this request.
-    fn with_request<T>(&self, act: impl FnOnce(&Request<'_>) -> T) -> T {
-        let args: SmallVec<[&[u8]; 8]> = self.args.iter().map(|arg| &arg[..]).collect();
-        act(&Request {
-            spec: self.spec,
-            args: &args,
-            protocol: self.protocol,
-            asked: self.asked,
-            readonly: self.readonly,
-        })
     }
 }
 
@@ -193,7 +174,7 @@ impl Node {
 
     /// Whether an earlier request for one of the keys is parked: this one must queue behind it.
     pub(super) fn must_queue(&self, request: &Request<'_>) -> bool {
-        self.cold.conflicts(keys_of(request))
+        self.cold.conflicts(request)
     }
 
     /// Parks a request of one vnode until `missed` are in memory and those before it have run.
@@ -209,11 +190,7 @@ impl Node {
         keys.sort_unstable();
         keys.dedup();
         let parked = Arc::new(Parked {
-            spec: request.spec,
-            args: request.args.iter().map(|arg| arg.to_vec()).collect(),
-            protocol: request.protocol,
-            asked: request.asked,
-            readonly: request.readonly,
+            request: KeptRequest::of(request),
             run,
             vnode,
             keys,
@@ -244,7 +221,7 @@ impl Node {
 
     fn run_parked(&self, batch: &mut Batch, parked: &Parked) {
         let vnode = parked.vnode;
-        let mut reply = Reply::new(parked.protocol);
+        let mut reply = Reply::new(parked.request.protocol);
         let mut origin = parked.origin.lock().take();
         loop {
             let missed = std::mem::take(&mut *parked.missed.lock());
@@ -252,7 +229,7 @@ impl Node {
                 reply.error(format!("ERR the value is on disk and cannot be read: {why}"));
                 break;
             }
-            let ran = parked.with_request(|request| {
+            let ran = parked.request.with(|request| {
                 let take = || origin.take().expect("an origin is asked for once");
                 self.run_again(batch, request, vnode, parked.run, &mut reply, take)
             });

@@ -22,7 +22,6 @@ use crate::base::time::UnixMs;
 use crate::command::flags::{Flag, Flags};
 use crate::storage::log::Fsync;
 use crate::storage::recovery::Progress;
-use crate::storage::warming;
 
 use super::upkeep::Upkeep;
 use super::{Node, now};
@@ -133,31 +132,6 @@ impl fmt::Display for Refusal {
         match self {
             Refusal::Oom => f.write_str("OOM command not allowed when used memory > 'maxmemory'."),
             Refusal::Misconf(why) => write!(f, "MISCONF Errors writing to the AOF file: {why}"),
-        }
-    }
-}
-
-/// Where a key's value is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Tier {
-    /// Nothing is held of the key.
-    None,
-    /// Only that it was deleted.
-    Tombstone,
-    /// In memory, and in the log.
-    Memory,
-    /// In the log only.
-    Disk,
-}
-
-impl Tier {
-    /// In a word, as KV.EXPLAIN tells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Tier::None => "none",
-            Tier::Tombstone => "tombstone",
-            Tier::Memory => "memory",
-            Tier::Disk => "disk",
         }
     }
 }
@@ -353,18 +327,6 @@ impl Node {
         let why = self.log.as_ref()?.refusal().filter(|_| flags.has(Flag::Write))?;
         self.metrics.misconf.bump();
         Some(Refusal::Misconf(why))
-    }
-
-    /// Where the value of a key of `vnode` is. To ask is no use of it.
-    pub fn tier_of(&self, vnode: VnodeId, key: &[u8]) -> Tier {
-        self.keyspace.read(vnode, now(), |keys| match keys.tier(key) {
-            warming::Tier::None => Tier::None,
-            warming::Tier::Cold => Tier::Disk,
-            warming::Tier::Hot { .. } => match keys.entry(key) {
-                Some(entry) if entry.is_tombstone() => Tier::Tombstone,
-                _ => Tier::Memory,
-            },
-        })
     }
 
     /// Begins a snapshot; none if one is under way.

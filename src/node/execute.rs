@@ -52,6 +52,40 @@ pub struct Request<'a> {
     pub readonly: bool,
 }
 
+/// A request that outlives the input it came in.
+#[derive(Debug)]
+pub(super) struct KeptRequest {
+    spec: &'static Spec,
+    pub(super) args: SmallVec<[Vec<u8>; 4]>,
+    pub(super) protocol: Protocol,
+    asked: Override,
+    readonly: bool,
+}
+
+impl KeptRequest {
+    pub(super) fn of(request: &Request<'_>) -> KeptRequest {
+        KeptRequest {
+            spec: request.spec,
+            args: request.args.iter().map(|arg| arg.to_vec()).collect(),
+            protocol: request.protocol,
+            asked: request.asked,
+            readonly: request.readonly,
+        }
+    }
+
+    /// Runs `act` with the request.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&Request<'_>) -> T) -> T {
+        let args: SmallVec<[&[u8]; 8]> = self.args.iter().map(|arg| &arg[..]).collect();
+        act(&Request {
+            spec: self.spec,
+            args: &args,
+            protocol: self.protocol,
+            asked: self.asked,
+            readonly: self.readonly,
+        })
+    }
+}
+
 /// What became of a submitted request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Submitted {

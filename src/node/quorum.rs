@@ -13,8 +13,8 @@ use tracing::error;
 use crate::base::hash::Digest;
 use crate::base::id::{NodeId, VnodeId};
 use crate::base::time::UnixMs;
-use crate::command::spec::{Keyed, Spec};
-use crate::coordinator::contract::{Effective, Override};
+use crate::command::spec::Keyed;
+use crate::coordinator::contract::Effective;
 use crate::coordinator::gather::{Effect, Reason, Revision};
 use crate::coordinator::read::Read;
 use crate::coordinator::survey::Survey;
@@ -26,7 +26,7 @@ use crate::value::record;
 use super::Node;
 use super::batch::{Batch, Origin, PeerIndex, Waiter};
 use super::cold::Missed;
-use super::execute::Request;
+use super::execute::{KeptRequest, Request};
 use super::looked::Counted;
 use super::replies::ReplyBytes;
 use super::slab::{Slab, Ticket};
@@ -67,12 +67,8 @@ struct Answers {
 #[derive(Debug)]
 struct Operation {
     machine: Machine,
-    spec: &'static Spec,
-    args: SmallVec<[Vec<u8>; 4]>,
+    request: KeptRequest,
     keys: SmallVec<[u32; 2]>,
-    protocol: Protocol,
-    asked: Override,
-    readonly: bool,
     run: Keyed,
     vnode: VnodeId,
     /// The digest of each key as the operation last saw it.
@@ -146,23 +142,11 @@ impl Machine {
 
 impl Operation {
     fn key(&self, index: u32) -> &[u8] {
-        &self.args[self.keys[index as usize] as usize]
+        &self.request.args[self.keys[index as usize] as usize]
     }
 
     fn each_key(&self) -> impl Iterator<Item = u32> + use<> {
         0..self.keys.len() as u32
-    }
-
-    /// Runs `act` with this operation's request.
-    fn with_request<T>(&self, act: impl FnOnce(&Request<'_>) -> T) -> T {
-        let args: SmallVec<[&[u8]; 8]> = self.args.iter().map(|arg| &arg[..]).collect();
-        act(&Request {
-            spec: self.spec,
-            args: &args,
-            protocol: self.protocol,
-            asked: self.asked,
-            readonly: self.readonly,
-        })
     }
 
     fn answers(&mut self, peer: PeerIndex) -> &mut Answers {
@@ -198,13 +182,9 @@ impl Node {
         let keys: SmallVec<[u32; 2]> = request.key_places();
         let mut operation = Operation {
             machine,
-            spec: request.spec,
-            args: request.args.iter().map(|arg| arg.to_vec()).collect(),
+            request: KeptRequest::of(request),
             digests: SmallVec::from_elem(Digest::NONE, keys.len()),
             keys,
-            protocol: request.protocol,
-            asked: request.asked,
-            readonly: request.readonly,
             run,
             vnode,
             reply: ReplyBytes::new(),
@@ -235,13 +215,9 @@ impl Node {
         let mut effects = Vec::new();
         let operation = Operation {
             machine: Machine::Survey(Survey::start(&others, &mut effects)),
-            spec: request.spec,
-            args: request.args.iter().map(|arg| arg.to_vec()).collect(),
+            request: KeptRequest::of(request),
             digests: smallvec![digest],
             keys: request.key_places(),
-            protocol: request.protocol,
-            asked: request.asked,
-            readonly: request.readonly,
             run: |_| {},
             vnode,
             reply,
@@ -269,8 +245,8 @@ impl Node {
     fn look_again(&self, batch: &mut Batch, operation: &mut Operation) {
         let vnode = operation.vnode;
         if matches!(operation.machine, Machine::Read(_)) {
-            let mut out = Reply::new(operation.protocol);
-            let looked = operation.with_request(|request| {
+            let mut out = Reply::new(operation.request.protocol);
+            let looked = operation.request.with(|request| {
                 let mut look = |batch: &mut Batch| self.look(batch, request, operation, &mut out);
                 self.run_waiting(batch, vnode, &mut look)
             });
@@ -348,7 +324,7 @@ impl Node {
                 Effect::Answer => {
                     let mut reply = std::mem::take(&mut operation.reply);
                     if let Machine::Survey(survey) = &operation.machine {
-                        self.name_confirmed(survey.same(), operation.protocol, &mut reply);
+                        self.name_confirmed(survey.same(), operation.request.protocol, &mut reply);
                     }
                     if let Some(origin) = operation.origin.take() {
                         batch.settle(origin, FwdStatus::Ok, reply);
@@ -369,7 +345,7 @@ impl Node {
             Reason::NoQuorum => (FwdStatus::NotRun, &self.metrics.noquorum),
         };
         count.bump();
-        let mut reply = Reply::new(operation.protocol);
+        let mut reply = Reply::new(operation.request.protocol);
         reply.error(reason.to_string());
         if let Some(origin) = operation.origin.take() {
             batch.settle(origin, status, ReplyBytes::from_slice(&reply.bytes));
@@ -424,10 +400,10 @@ impl Node {
 
     fn run_operation(&self, batch: &mut Batch, ticket: Ticket, operation: &mut Operation) -> Ran {
         let (vnode, run) = (operation.vnode, operation.run);
-        let mut out = Reply::new(operation.protocol);
+        let mut out = Reply::new(operation.request.protocol);
         let now = batch.now;
         let before = self.digests(now, operation);
-        let ran = operation.with_request(|request| {
+        let ran = operation.request.with(|request| {
             let mut once = |batch: &mut Batch| self.run_here(batch, request, vnode, run, &mut out);
             self.run_waiting(batch, vnode, &mut once)
         });
