@@ -10,6 +10,18 @@ use super::id::Actor;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct UnixMs(pub u64);
 
+/// Milliseconds on a clock of one node that never goes back. Its zero means nothing; two nodes'
+/// moments cannot be compared.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// Milliseconds since `earlier`; 0 if that is later.
+    pub const fn since(self, earlier: Moment) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// A hybrid logical timestamp: `milliseconds << 16 | count`. Zero is before every write.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Hlc(pub u64);
