@@ -127,6 +127,7 @@ impl Node {
     pub(super) fn count_upkeep(&self) {
         self.note_peak();
         if self.memory_is_bounded() {
+            self.keyspace.note_growth(super::now());
             self.keyspace.note_resident(resident());
         }
         let Upkeep { compaction, counted, .. } = &self.engine.upkeep;
