@@ -33,11 +33,17 @@ pub enum Delta {
     Fragment(Fragment),
 }
 
+/// Most single dots of a key on which a stand-in counts further. They stay with the key, and every
+/// write copies them.
+const SINGLE_DOTS_MAX: usize = 256;
+
 /// Why a change was not applied. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ApplyError {
     /// The write has not seen the values that are there, and one more would be too many.
     TooManySiblings,
+    /// A stand-in that has forgotten what it handed on has counted on the key too often since.
+    TooManySingleDots,
 }
 
 impl std::fmt::Display for ApplyError {
@@ -46,6 +52,10 @@ impl std::fmt::Display for ApplyError {
             ApplyError::TooManySiblings => {
                 write!(f, "TOOMANYSIBLINGS the key already has {SIBLINGS_MAX} concurrent values")
             }
+            ApplyError::TooManySingleDots => f.write_str(
+                "CLUSTERDOWN the key's replicas are away and a stand-in has counted on it too \
+                 often, nothing was done",
+            ),
         }
     }
 }
@@ -57,8 +67,8 @@ impl std::error::Error for ApplyError {}
 enum Author {
     /// A replica of the key: it knows all that its own actor has written there.
     Replica,
-    /// A stand-in, which may have handed on and forgotten what it wrote before.
-    StandIn,
+    /// A stand-in, which may have handed on and forgotten what it wrote up to this timestamp.
+    StandIn(Hlc),
 }
 
 impl Entry {
@@ -77,8 +87,13 @@ impl Entry {
         Ok(self.write(change, dot, now, Author::Replica))
     }
 
-    /// The same on a stand-in that is no replica of the key. Its dot stays single, for nobody
-    /// knows what the stand-in wrote and handed on before; what travels says so.
+    /// The same on a stand-in that is no replica of the key, and that may have handed on and
+    /// forgotten what it wrote up to `forgotten`.
+    ///
+    /// Counting there builds on nothing but what was begun since: a sum that lacks a forgotten part
+    /// would take the place of the whole one, and a vector over forgotten dots would say that they
+    /// were removed. So the dot stays single, and what travels says so. A Put needs none of this:
+    /// it removes what its author wrote before, remembered or not.
     ///
     /// # Panics
     /// As [`Entry::apply`].
@@ -87,8 +102,14 @@ impl Entry {
         change: &Change<'_>,
         dot: Dot,
         now: UnixMs,
+        forgotten: Hlc,
     ) -> Result<Delta, ApplyError> {
-        Ok(self.write(change, dot, now, Author::StandIn))
+        let overwrites = matches!(change, Change::Put { .. });
+        if !overwrites && self.context.cloud().len() >= SINGLE_DOTS_MAX {
+            return Err(ApplyError::TooManySingleDots);
+        }
+        let author = if overwrites { Author::Replica } else { Author::StandIn(forgotten) };
+        Ok(self.write(change, dot, now, author))
     }
 
     /// Sets the string for a client that has seen `seen` of the key and no more (Dynamo §4.4):
@@ -156,9 +177,20 @@ impl Entry {
         let visible = self.visible(now).is_some_and(|(kind, _)| kind == Kind::String);
         let string = self.fields.first_mut().filter(|field| visible && field.name.is_empty());
         let winner = string.and_then(|field| field.register.winner_mut());
+        let knows_sum = |base: &Dot| match author {
+            Author::Replica => true,
+            Author::StandIn(forgotten) => base.actor == dot.actor && base.hlc > forgotten,
+        };
         let named = if let Some(winner) = winner {
-            winner.add(dot, amount);
-            vec![winner.dot]
+            if knows_sum(&winner.dot) {
+                winner.add(dot, amount);
+                vec![winner.dot]
+            } else {
+                let mut zero = Sibling::new(dot, Base::Zero);
+                zero.add(dot, amount);
+                self.push(STRING, zero);
+                vec![]
+            }
         } else {
             let removed = self.live_dots();
             self.clear();
