@@ -178,6 +178,10 @@ impl Inbox for NodeInbox {
             self.0.peers[usize::from(index)].met.store(true, Ordering::Release);
         }
     }
+
+    fn refused(&self, peer: NodeId) {
+        self.unreachable(peer, &DownReason::ConnectionRefused);
+    }
 }
 
 impl Node {
@@ -244,7 +248,11 @@ impl Node {
                     self.peers[usize::from(peer)].exchange.wake();
                 }
             }
-            Message::Ping { .. } | Message::Pong { .. } => {}
+            // The links keep these to themselves.
+            Message::Ping { .. }
+            | Message::Pong { .. }
+            | Message::Gossip { .. }
+            | Message::Goodbye => {}
         }
     }
 

@@ -157,7 +157,7 @@ pub fn scan(buffer: &[u8], frame_size_max: usize) -> Result<Scan, FrameError> {
 
 /// The messages of one read, in the order they were sent.
 ///
-/// Pings and pongs are the link's own affair and do not show up. A frame that cannot be read
+/// Pings, pongs and goodbyes are the link's own affair and do not show up. A frame that cannot be read
 /// ends the batch; the link is closed afterwards.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -171,6 +171,8 @@ pub struct Batch<'a> {
     pub(crate) count: u64,
     pub(crate) ping: Option<u64>,
     pub(crate) pong: Option<u64>,
+    /// Whether the sender said that it leaves.
+    pub(crate) goodbye: bool,
     pub(crate) fault: Option<FrameError>,
 }
 
@@ -189,6 +191,7 @@ impl<'a> Batch<'a> {
             count: 0,
             ping: None,
             pong: None,
+            goodbye: false,
             fault: None,
         }
     }
@@ -249,6 +252,7 @@ impl<'a> Iterator for Batch<'a> {
             match message {
                 Message::Ping { moment } => self.ping = Some(moment),
                 Message::Pong { moment } => self.pong = Some(moment),
+                Message::Goodbye => self.goodbye = true,
                 Message::Rep { .. } => {
                     self.reps += 1;
                     return Some(message);
@@ -289,7 +293,10 @@ mod tests {
 
     fn visible<'a>(said: &'a [Said]) -> Vec<Message<'a>> {
         let all = said.iter().map(Said::message);
-        all.filter(|m| !matches!(m, Message::Ping { .. } | Message::Pong { .. })).collect()
+        let hidden = |m: &Message<'_>| {
+            matches!(m, Message::Ping { .. } | Message::Pong { .. } | Message::Goodbye)
+        };
+        all.filter(|m| !hidden(m)).collect()
     }
 
     proptest! {

@@ -42,6 +42,8 @@ mod kind {
     pub(super) const PING: u8 = 10;
     pub(super) const PONG: u8 = 11;
     pub(super) const STATUS: u8 = 12;
+    pub(super) const GOSSIP: u8 = 13;
+    pub(super) const GOODBYE: u8 = 14;
 }
 
 /// What became of a forwarded request.
@@ -185,6 +187,13 @@ pub enum Message<'a> {
         /// What it says; the node room's to give.
         body: &'a [u8],
     },
+    /// A round of gossip, on the connection that is for it.
+    Gossip {
+        /// What the membership machine made.
+        body: &'a [u8],
+    },
+    /// "I am leaving in order": the last word on a link. The link itself hears and hides it.
+    Goodbye,
 }
 
 /// The start of a frame, gathered on the stack so that a frame is two copies.
@@ -274,6 +283,8 @@ impl<'a> Message<'a> {
             Message::Ping { moment } => number(kind::PING, moment).seal(&[], out),
             Message::Pong { moment } => number(kind::PONG, moment).seal(&[], out),
             Message::Status { body } => Head::new(kind::STATUS).seal(body, out),
+            Message::Gossip { body } => Head::new(kind::GOSSIP).seal(body, out),
+            Message::Goodbye => Head::new(kind::GOODBYE).seal(&[], out),
         }
     }
 
@@ -317,6 +328,8 @@ impl<'a> Message<'a> {
             kind::PING => Message::Ping { moment: last(at)? },
             kind::PONG => Message::Pong { moment: last(at)? },
             kind::STATUS => Message::Status { body: at.rest() },
+            kind::GOSSIP => Message::Gossip { body: at.rest() },
+            kind::GOODBYE => at.end().map(|()| Message::Goodbye)?,
             _ => return Err(WireError::Malformed("kind of message")),
         })
     }
@@ -422,6 +435,8 @@ pub(crate) mod tests {
                 9 => Message::Tree { vnode, kind: a, body: bytes },
                 10 => Message::Ping { moment: id },
                 11 => Message::Pong { moment: id },
+                12 => Message::Gossip { body: bytes },
+                13 => Message::Goodbye,
                 _ => Message::Status { body: bytes },
             }
         }
@@ -429,7 +444,7 @@ pub(crate) mod tests {
 
     pub(crate) fn said() -> impl Strategy<Value = Said> {
         let bytes = proptest::collection::vec(any::<u8>(), 0..64);
-        (1u8..=12, any::<u64>(), any::<u16>(), any::<[u8; 3]>(), any::<u128>(), bytes).prop_map(
+        (1u8..=14, any::<u64>(), any::<u16>(), any::<[u8; 3]>(), any::<u128>(), bytes).prop_map(
             |(which, id, vnode, small, wide, bytes)| Said { which, id, vnode, small, wide, bytes },
         )
     }
