@@ -129,9 +129,9 @@ impl Steering {
         self.settle(now);
     }
 
-    /// The peer said, on the present link, that it leaves.
+    /// The link is lost, for the peer said on it that it leaves.
     pub fn on_goodbye(&mut self, now: Moment) {
-        self.farewell = true;
+        (self.linked, self.farewell) = (false, true);
         self.settle(now);
     }
 

@@ -628,7 +628,10 @@ async fn gossip_to_a_peer_that_does_not_read_is_dropped_and_goes_on_whole() {
     let (mut heard, full) = (0, taken);
     let begun = Instant::now();
     while heard < full + 10 {
-        assert!(begun.elapsed() < Duration::from_secs(20), "heard {heard}, {full} were taken at first");
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "heard {heard}, {full} were taken at first"
+        );
         // Each call moves on what was begun.
         let sent = a.gossip().send(B, &[7; 3000]);
         taken += usize::from(sent == Sent::Taken);
