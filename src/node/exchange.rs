@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 use crate::anti_entropy::exchange::{Effect, Exchange, Message, Scope, respond, responds_to};
 use crate::anti_entropy::tree::BucketSet;
 use crate::base::id::VnodeId;
-use crate::coordinator::route::Reach;
+use crate::membership::steering::Steering;
 use crate::peer::message::Message as Frame;
 use crate::peer::outbox::Outbox;
 use crate::storage::warming::ColdRecord;
@@ -104,6 +104,13 @@ impl Node {
         }
     }
 
+    /// A peer with which nothing is left to compare has what it missed.
+    pub(super) fn look_whether_caught_up(&self, peer: PeerIndex) {
+        if self.next_owed(peer).is_none() {
+            self.steer(peer, Steering::on_caught_up);
+        }
+    }
+
     pub(super) fn spawn_exchanges(self: &Arc<Node>) {
         for peer in 0..self.peers.len() as PeerIndex {
             if peer != self.routes.me() {
@@ -167,7 +174,7 @@ impl Node {
         let mut effects = Vec::new();
         let exchange =
             self.keyspace.tree(vnode, |tree| Exchange::start(number, scope, tree, &mut effects));
-        let counting = self.routes.reach(peer) == Reach::Up;
+        let counting = self.routes.reach(peer).counts();
         (Active { vnode, exchange, counting, moved: Instant::now() }, effects)
     }
 
@@ -277,12 +284,13 @@ impl Node {
     fn exchanged(&self, peer: PeerIndex, active: &Active, buckets: u16) {
         let vnode = active.vnode;
         self.unsettled.settle(vnode, peer);
+        self.look_whether_caught_up(peer);
         self.metrics.exchanges.bump();
         if buckets > 0 {
             self.metrics.exchanges_differing.bump();
             debug!(vnode = vnode.0, peer, buckets, "exchanged");
         }
-        let counting = active.counting && self.routes.reach(peer) == Reach::Up;
+        let counting = active.counting && self.routes.reach(peer).counts();
         let mut recovery = self.recovery.lock();
         let was_over = recovery.is_over();
         recovery.on_exchanged(vnode, self.routes.node(peer), counting);
@@ -291,7 +299,7 @@ impl Node {
         drop(recovery);
         if is_over && !was_over && !self.returning.load(Ordering::Acquire) {
             info!("recovered from peers: this node counts again");
-            self.routes.set_reach(self.routes.me(), Reach::Up);
+            self.steer_own();
             self.tell_status();
         }
     }

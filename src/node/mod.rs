@@ -17,6 +17,7 @@ pub mod engine;
 pub mod everywhere;
 pub mod execute;
 pub mod explain;
+pub mod members;
 pub mod replies;
 
 mod cold;
@@ -63,6 +64,7 @@ use damage::{Damaged, Losses};
 use engine::Engine;
 use execute::{Request, Submitted};
 use inflight::{Inflight, Stream};
+use members::Members;
 use replies::Replies;
 use routes::Routes;
 use unsettled::Unsettled;
@@ -150,6 +152,7 @@ pub struct Node {
     operations: quorum::Operations,
     unsettled: Unsettled,
     recovery: Mutex<Recovery>,
+    members: Members,
     peers: Box<[Peer]>,
     links: OnceLock<Links>,
     /// Takes note of a life that begins while the node runs; durable before it returns.
@@ -213,6 +216,8 @@ impl Node {
         };
         let keyspace = Arc::new(keyspace);
         let me = routes.me();
+        let nodes: Vec<NodeId> = (0..routes.members()).map(|at| routes.node(at as u8)).collect();
+        let started = now();
         for v in 0..topology.vnodes() {
             let vnode = VnodeId(v);
             let replicas = routes.replicas(vnode);
@@ -234,12 +239,13 @@ impl Node {
             operations: quorum::Operations::default(),
             unsettled: Unsettled::new(topology.vnodes()),
             recovery: Mutex::default(),
+            members: Members::new(options.node, &nodes, started),
             peers: (0..routes.members()).map(|_| Peer::default()).collect(),
             links: OnceLock::new(),
             on_boot,
             metrics: Metrics::default(),
             engine: Engine::new(has_log),
-            started: now(),
+            started,
             routes,
             topology,
             options,
@@ -271,6 +277,7 @@ impl Node {
         let inbox = Arc::new(inbox::NodeInbox(self.clone()));
         let links = Links::start(options, inbox, peer_listener)?;
         assert!(self.links.set(links).is_ok(), "a node starts once");
+        self.spawn_gossip();
         self.spawn_exchanges();
         let ticking = self.clone();
         tokio::spawn(async move { ticking.tick_always().await });
@@ -297,6 +304,7 @@ impl Node {
 
     /// Closes all links after sending what waits.
     pub async fn shutdown(&self) {
+        self.say_goodbye();
         if let Some(links) = self.links.get() {
             links.shutdown().await;
         }
@@ -371,11 +379,9 @@ impl Node {
             let others: Vec<NodeId> = others.map(|&peer| self.routes.node(peer)).collect();
             recovery.begin(vnode, &others, self.quorum.w);
         }
-        let over = recovery.is_over();
         self.metrics.recovering_vnodes.set(recovery.vnodes().count() as u64);
         drop(recovery);
-        let counts = over && !self.returning.load(Ordering::Acquire);
-        self.routes.set_reach(me, if counts { Reach::Up } else { Reach::Recovering });
+        self.steer_own();
     }
 
     fn held_vnodes(&self) -> impl Iterator<Item = VnodeId> + '_ {
