@@ -130,7 +130,7 @@ impl Settings {
             exchange_interval: seconds("exchange-interval", 10)?.unwrap_or_default(),
             exchange_rate: match read.size("exchange-rate", 32 << 20, 0..=1 << 40)? as u64 {
                 0 => 0,
-                rate => rate.max(megabyte as u64),
+                rate => rate.max(megabyte),
             },
             maxmemory: read.size("maxmemory", 0, 0..=MEMORY_MAX)? as u64,
             fsync: read.one("appendfsync", Fsync::Everysec, fsync)?,
