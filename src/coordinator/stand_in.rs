@@ -48,13 +48,13 @@ pub fn recruit(
     needs: u8,
     strict: bool,
 ) -> Result<StandIns, NoQuorum> {
-    let counting = reaches.iter().filter(|&&reach| reach == Reach::Up).count() as u8;
+    let counting = reaches.iter().filter(|reach| reach.counts()).count() as u8;
     let up = counting + u8::from(stands_in);
     if strict || up >= needs {
         return admit(up, needs).map(|()| StandIns::new());
     }
     let missing = usize::from(needs - up);
-    let places = (0u8..).zip(reaches).filter(|&(_, &reach)| reach != Reach::Up);
+    let places = (0u8..).zip(reaches).filter(|(_, reach)| !reach.counts());
     let places = places.map(|(place, _)| place).skip(usize::from(stands_in));
     let found = places.zip(fallbacks).map(|(place, node)| StandIn { place, node });
     let found: StandIns = found.take(missing).collect();

@@ -17,6 +17,7 @@ pub mod engine;
 pub mod everywhere;
 pub mod execute;
 pub mod explain;
+pub mod members;
 pub mod replies;
 
 mod cold;
@@ -28,8 +29,10 @@ mod inbox;
 mod inflight;
 mod looked;
 mod quorum;
+mod repair;
 mod routes;
 mod slab;
+mod tending;
 mod unsettled;
 mod upkeep;
 
@@ -61,8 +64,10 @@ use batch::{Batch, Origin, PeerIndex};
 use cold::ColdRequests;
 use damage::{Damaged, Losses};
 use engine::Engine;
+use exchange::Exchanges;
 use execute::{Request, Submitted};
 use inflight::{Inflight, Stream};
+use members::Members;
 use replies::Replies;
 use routes::Routes;
 use unsettled::Unsettled;
@@ -95,6 +100,11 @@ pub struct Options {
     pub accept_damage: bool,
     /// The most that a segment of the log takes, in bytes.
     pub segment_size: u32,
+    /// In how many milliseconds each vnode is compared once with each other replica; 0: only when
+    /// something may have been missed.
+    pub exchange_interval_ms: u64,
+    /// The most bytes a second that exchanges send to all peers together; 0: no limit.
+    pub exchange_rate: u64,
 }
 
 /// One member as this node sees it.
@@ -150,6 +160,8 @@ pub struct Node {
     operations: quorum::Operations,
     unsettled: Unsettled,
     recovery: Mutex<Recovery>,
+    members: Members,
+    exchanges: Exchanges,
     peers: Box<[Peer]>,
     links: OnceLock<Links>,
     /// Takes note of a life that begins while the node runs; durable before it returns.
@@ -213,6 +225,8 @@ impl Node {
         };
         let keyspace = Arc::new(keyspace);
         let me = routes.me();
+        let nodes: Vec<NodeId> = (0..routes.members()).map(|at| routes.node(at as u8)).collect();
+        let started = now();
         for v in 0..topology.vnodes() {
             let vnode = VnodeId(v);
             let replicas = routes.replicas(vnode);
@@ -232,14 +246,16 @@ impl Node {
             own: own.clone(),
             inflight: Inflight::default(),
             operations: quorum::Operations::default(),
-            unsettled: Unsettled::new(topology.vnodes()),
+            unsettled: Unsettled::new(topology.vnodes(), routes.members()),
             recovery: Mutex::default(),
+            members: Members::new(options.node, &nodes, started),
+            exchanges: Exchanges::new(options.exchange_interval_ms, options.exchange_rate),
             peers: (0..routes.members()).map(|_| Peer::default()).collect(),
             links: OnceLock::new(),
             on_boot,
             metrics: Metrics::default(),
             engine: Engine::new(has_log),
-            started: now(),
+            started,
             routes,
             topology,
             options,
@@ -271,7 +287,10 @@ impl Node {
         let inbox = Arc::new(inbox::NodeInbox(self.clone()));
         let links = Links::start(options, inbox, peer_listener)?;
         assert!(self.links.set(links).is_ok(), "a node starts once");
+        self.spawn_gossip();
         self.spawn_exchanges();
+        let tending = self.clone();
+        tokio::spawn(async move { tending.tend_trees_always().await });
         let ticking = self.clone();
         tokio::spawn(async move { ticking.tick_always().await });
         let expiring = self.clone();
@@ -297,6 +316,7 @@ impl Node {
 
     /// Closes all links after sending what waits.
     pub async fn shutdown(&self) {
+        self.say_goodbye();
         if let Some(links) = self.links.get() {
             links.shutdown().await;
         }
@@ -365,17 +385,16 @@ impl Node {
     /// Vnodes of which something may be lost count in nothing until peers have restored them.
     fn begin_recovery(&self, losses: &Losses) {
         let me = self.routes.me();
+        self.exchanges.on_recovery();
         let mut recovery = self.recovery.lock();
         for vnode in self.held_vnodes().filter(|&vnode| losses.concerns(vnode)) {
             let others = self.routes.replicas(vnode).iter().filter(|&&peer| peer != me);
             let others: Vec<NodeId> = others.map(|&peer| self.routes.node(peer)).collect();
             recovery.begin(vnode, &others, self.quorum.w);
         }
-        let over = recovery.is_over();
         self.metrics.recovering_vnodes.set(recovery.vnodes().count() as u64);
         drop(recovery);
-        let counts = over && !self.returning.load(Ordering::Acquire);
-        self.routes.set_reach(me, if counts { Reach::Up } else { Reach::Recovering });
+        self.steer_own();
     }
 
     fn held_vnodes(&self) -> impl Iterator<Item = VnodeId> + '_ {
