@@ -404,7 +404,7 @@ impl Node {
             suspected_by,
             lag_changes: 0,
             lag_ms: 0,
-            hints: 0,
+            hints: self.hints_for(node).0 as u64,
             last_exchange: None,
         }
     }

@@ -25,6 +25,7 @@ mod commit;
 mod exchange;
 mod expiry;
 mod gather;
+mod handoff;
 mod inbox;
 mod inflight;
 mod looked;
@@ -66,6 +67,7 @@ use damage::{Damaged, Losses};
 use engine::Engine;
 use exchange::Exchanges;
 use execute::{Request, Submitted};
+use handoff::Hints;
 use inflight::{Inflight, Stream};
 use members::Members;
 use replies::Replies;
@@ -105,6 +107,8 @@ pub struct Options {
     pub exchange_interval_ms: u64,
     /// The most bytes a second that exchanges send to all peers together; 0: no limit.
     pub exchange_rate: u64,
+    /// The most bytes that this node holds for others that are away.
+    pub hints_max: u64,
 }
 
 /// One member as this node sees it.
@@ -162,6 +166,7 @@ pub struct Node {
     recovery: Mutex<Recovery>,
     members: Members,
     exchanges: Exchanges,
+    hints: Hints,
     peers: Box<[Peer]>,
     links: OnceLock<Links>,
     /// Takes note of a life that begins while the node runs; durable before it returns.
@@ -250,6 +255,7 @@ impl Node {
             recovery: Mutex::default(),
             members: Members::new(options.node, &nodes, started),
             exchanges: Exchanges::new(options.exchange_interval_ms, options.exchange_rate),
+            hints: Hints::default(),
             peers: (0..routes.members()).map(|_| Peer::default()).collect(),
             links: OnceLock::new(),
             on_boot,
@@ -289,6 +295,8 @@ impl Node {
         assert!(self.links.set(links).is_ok(), "a node starts once");
         self.spawn_gossip();
         self.spawn_exchanges();
+        let handing_on = self.clone();
+        tokio::spawn(async move { handing_on.hand_on_always().await });
         let tending = self.clone();
         tokio::spawn(async move { tending.tend_trees_always().await });
         let ticking = self.clone();

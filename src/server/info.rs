@@ -333,6 +333,8 @@ fn about_peers(server: &Server, text: &mut Text) {
                 format!("link=down,age_s={},why={why}", seconds(since))
             }
         };
+        let (keys, bytes) = node.hints_for(peer);
+        text.row(&format!("hints_for_{peer}"), format_args!("keys={keys},bytes={bytes}"));
         let state = reach_name(node.reach(peer));
         let (received, sent) = (counters.bytes_in.read(), counters.bytes_out.read());
         text.row(
