@@ -113,15 +113,17 @@ impl Routes {
         self.full[usize::from(peer)].load(Ordering::Acquire)
     }
 
-    /// Who coordinates a blind write of a vnode none of whose replicas counts.
+    /// Who coordinates a blind write of a vnode none of whose replicas counts. If all of them are
+    /// full, one that will say so.
     pub(super) fn stand_in(&self, vnode: VnodeId) -> Option<PeerIndex> {
         let nodes: SmallVec<[NodeId; 8]> =
             self.fallbacks[vnode.index()].iter().map(|&peer| self.node(peer)).collect();
-        let state = |node: NodeId| match self.index(node) {
-            Some(peer) if !self.is_full(peer) => self.reach(peer),
+        let state = |node: NodeId, may_be_full: bool| match self.index(node) {
+            Some(peer) if may_be_full || !self.is_full(peer) => self.reach(peer),
             _ => Reach::Down,
         };
-        self.index(route::stand_in(&nodes, state)?)
+        let with_room = route::stand_in(&nodes, |node| state(node, false));
+        self.index(with_room.or_else(|| route::stand_in(&nodes, |node| state(node, true)))?)
     }
 
     /// Others that may be given something of a vnode that is not theirs, in order.
