@@ -21,6 +21,9 @@ pub const PEER_FRAME_SIZE_MAX: usize = 768 << 20;
 /// Longest frame before a peer has proved that it knows the secret.
 pub const PEER_HELLO_SIZE_MAX: usize = 1 << 10;
 
+/// Longest round of gossip: a digest of every member fits many times.
+pub const GOSSIP_SIZE_MAX: usize = 16 << 10;
+
 /// Most replicas of a key (N): a tally of them fits a machine word.
 pub const REPLICAS_MAX: usize = 16;
 

@@ -178,6 +178,8 @@ metrics! {
         Counter uncertain: "-UNCERTAIN replies: a write that may or may not survive.",
     }
     Peers {
+        Counter suspicions: "Times that a member was not heard for longer than its rhythm explains.",
+        Counter sleeps: "Times that this node slept so long that others may have given it up.",
         Gauge connected_peers: "Peers with a link now.",
         Gauge recovering_vnodes: "Vnodes that do not count yet after an unclean start.",
         Counter peer_links_lost: "Links to peers that broke.",
@@ -185,7 +187,13 @@ metrics! {
         Counter deltas_sent: "Changes sent to other replicas.",
         Counter exchanges: "Tree exchanges finished.",
         Counter exchanges_differing: "Tree exchanges that found a difference.",
+        Counter exchange_keys_differing: "Keys that differed in exchanges that this node began.",
         Counter exchange_entries_sent: "Entries sent in exchanges.",
+        Counter exchange_entries_received: "Entries received in exchanges.",
+        Counter exchange_bytes_sent: "Bytes of entries and trees sent in exchanges.",
+        Counter exchange_bytes_received: "Bytes of entries and trees received in exchanges.",
+        Counter tree_buckets_checked: "Buckets of hash trees worked out anew, to see whether they are right.",
+        Counter tree_buckets_mended: "Those of them that were wrong.",
     }
 }
 

@@ -1,4 +1,5 @@
-//! Commands over every vnode of the cluster: DBSIZE, KEYS, SCAN, RANDOMKEY, FLUSHALL, FLUSHDB.
+//! Commands over every vnode of the cluster: DBSIZE, KEYS, SCAN, RANDOMKEY, FLUSHALL, FLUSHDB,
+//! and those of [`super::repair`].
 //!
 //! A node answers for the vnodes it holds and asks peers for the others, so a client sees the
 //! whole keyspace through any node. Deletes go through each vnode's coordinator.
@@ -12,7 +13,7 @@ use crate::base::wire::{Cursor as Bytes, Put};
 use crate::command::glob;
 use crate::command::scan::{Cursor, Scan};
 use crate::command::spec::Merge;
-use crate::coordinator::route::{Reach, admit};
+use crate::coordinator::route::admit;
 use crate::peer::message::FwdStatus;
 use crate::resp::reply::Reply;
 use crate::value::change::Change;
@@ -39,6 +40,9 @@ impl Node {
     ) -> Outcome {
         if request.spec.name == "scan" {
             return self.scan(batch, request, out, origin);
+        }
+        if matches!(request.spec.name, "kv.repair" | "kv.divergence") {
+            return self.execute_repair(batch, request, out, origin);
         }
         if let Some(refused) = check(request, out) {
             return refused;
@@ -86,14 +90,14 @@ impl Node {
     /// Who answers for a vnode: its coordinator for a write, for a read this node if it can.
     fn serves(&self, vnode: VnodeId, writes: bool) -> Option<PeerIndex> {
         let me = self.routes.me();
-        let here = self.routes.holds(vnode, me) && self.routes.reach(me) == Reach::Up;
+        let here = self.routes.holds(vnode, me) && self.routes.reach(me).counts();
         if here && !writes && !self.unsettled.contains(vnode) {
             return Some(me);
         }
         self.routes.standing(vnode).coordinator
     }
 
-    fn ask_vnodes(
+    pub(super) fn ask_vnodes(
         &self,
         batch: &mut Batch,
         request: &Request<'_>,
@@ -128,7 +132,7 @@ impl Node {
         let me = self.routes.me();
         let known =
             |vnode: &VnodeId| vnode.0 < self.routes.vnodes() && self.routes.holds(*vnode, me);
-        if !vnodes.iter().all(known) || self.routes.reach(me) != Reach::Up {
+        if !vnodes.iter().all(known) || !self.routes.reach(me).counts() {
             return refuse(out, "TRYAGAIN the vnodes' owner is changing, nothing was done");
         }
         let request = Request { args, ..*request };
@@ -160,6 +164,9 @@ impl Node {
             }
             "keys" => self.keys(batch, request.args[1], vnodes, out),
             "randomkey" => self.random_key(batch, vnodes, out),
+            "kv.repair" | "kv.divergence" => {
+                return self.repair_part(batch, request, vnodes, out, origin);
+            }
             _ => return self.flush_vnodes(batch, request, vnodes, out, origin),
         }
         DONE

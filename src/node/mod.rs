@@ -17,6 +17,7 @@ pub mod engine;
 pub mod everywhere;
 pub mod execute;
 pub mod explain;
+pub mod members;
 pub mod replies;
 
 mod cold;
@@ -28,8 +29,10 @@ mod inbox;
 mod inflight;
 mod looked;
 mod quorum;
+mod repair;
 mod routes;
 mod slab;
+mod tending;
 mod unsettled;
 mod upkeep;
 
@@ -61,8 +64,10 @@ use batch::{Batch, Origin, PeerIndex};
 use cold::ColdRequests;
 use damage::{Damaged, Losses};
 use engine::Engine;
+use exchange::Exchanges;
 use execute::{Request, Submitted};
 use inflight::{Inflight, Stream};
+use members::Members;
 use replies::Replies;
 use routes::Routes;
 use unsettled::Unsettled;
@@ -72,6 +77,9 @@ const GREETING_WAIT: Duration = Duration::from_secs(1);
 
 /// How often what has waited too long, and keys that have expired, are looked for.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Ticks between two looks at the engine's counts: what it takes to gather them is not nothing.
+const COUNT_EVERY: u32 = 10;
 
 /// What a node must be told before it can start.
 #[derive(Clone, Debug)]
@@ -92,6 +100,11 @@ pub struct Options {
     pub accept_damage: bool,
     /// The most that a segment of the log takes, in bytes.
     pub segment_size: u32,
+    /// In how many milliseconds each vnode is compared once with each other replica; 0: only when
+    /// something may have been missed.
+    pub exchange_interval_ms: u64,
+    /// The most bytes a second that exchanges send to all peers together; 0: no limit.
+    pub exchange_rate: u64,
 }
 
 /// One member as this node sees it.
@@ -147,6 +160,8 @@ pub struct Node {
     operations: quorum::Operations,
     unsettled: Unsettled,
     recovery: Mutex<Recovery>,
+    members: Members,
+    exchanges: Exchanges,
     peers: Box<[Peer]>,
     links: OnceLock<Links>,
     /// Takes note of a life that begins while the node runs; durable before it returns.
@@ -210,6 +225,8 @@ impl Node {
         };
         let keyspace = Arc::new(keyspace);
         let me = routes.me();
+        let nodes: Vec<NodeId> = (0..routes.members()).map(|at| routes.node(at as u8)).collect();
+        let started = now();
         for v in 0..topology.vnodes() {
             let vnode = VnodeId(v);
             let replicas = routes.replicas(vnode);
@@ -229,14 +246,16 @@ impl Node {
             own: own.clone(),
             inflight: Inflight::default(),
             operations: quorum::Operations::default(),
-            unsettled: Unsettled::new(topology.vnodes()),
+            unsettled: Unsettled::new(topology.vnodes(), routes.members()),
             recovery: Mutex::default(),
+            members: Members::new(options.node, &nodes, started),
+            exchanges: Exchanges::new(options.exchange_interval_ms, options.exchange_rate),
             peers: (0..routes.members()).map(|_| Peer::default()).collect(),
             links: OnceLock::new(),
             on_boot,
             metrics: Metrics::default(),
             engine: Engine::new(has_log),
-            started: now(),
+            started,
             routes,
             topology,
             options,
@@ -268,7 +287,10 @@ impl Node {
         let inbox = Arc::new(inbox::NodeInbox(self.clone()));
         let links = Links::start(options, inbox, peer_listener)?;
         assert!(self.links.set(links).is_ok(), "a node starts once");
+        self.spawn_gossip();
         self.spawn_exchanges();
+        let tending = self.clone();
+        tokio::spawn(async move { tending.tend_trees_always().await });
         let ticking = self.clone();
         tokio::spawn(async move { ticking.tick_always().await });
         let expiring = self.clone();
@@ -294,6 +316,7 @@ impl Node {
 
     /// Closes all links after sending what waits.
     pub async fn shutdown(&self) {
+        self.say_goodbye();
         if let Some(links) = self.links.get() {
             links.shutdown().await;
         }
@@ -302,14 +325,17 @@ impl Node {
     async fn tick_always(&self) {
         let mut batch = self.batch();
         let mut ticks = tokio::time::interval(TICK);
-        loop {
+        for beat in 0u32.. {
             ticks.tick().await;
             self.begin(&mut batch);
             self.expire_inflight(&mut batch);
             self.expire_operations(&mut batch);
             self.watch_log();
             self.watch_return();
-            self.count_upkeep();
+            self.watch_memory();
+            if beat.is_multiple_of(COUNT_EVERY) {
+                self.count_upkeep();
+            }
             // Whoever waits is told by the next deadline.
             let _ = self.conclude(&mut batch).await;
         }
@@ -359,17 +385,16 @@ impl Node {
     /// Vnodes of which something may be lost count in nothing until peers have restored them.
     fn begin_recovery(&self, losses: &Losses) {
         let me = self.routes.me();
+        self.exchanges.on_recovery();
         let mut recovery = self.recovery.lock();
         for vnode in self.held_vnodes().filter(|&vnode| losses.concerns(vnode)) {
             let others = self.routes.replicas(vnode).iter().filter(|&&peer| peer != me);
             let others: Vec<NodeId> = others.map(|&peer| self.routes.node(peer)).collect();
             recovery.begin(vnode, &others, self.quorum.w);
         }
-        let over = recovery.is_over();
         self.metrics.recovering_vnodes.set(recovery.vnodes().count() as u64);
         drop(recovery);
-        let counts = over && !self.returning.load(Ordering::Acquire);
-        self.routes.set_reach(me, if counts { Reach::Up } else { Reach::Recovering });
+        self.steer_own();
     }
 
     fn held_vnodes(&self) -> impl Iterator<Item = VnodeId> + '_ {

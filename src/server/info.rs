@@ -355,6 +355,8 @@ pub(super) fn reach_name(reach: Reach) -> &'static str {
         Reach::Up => "up",
         Reach::Down => "down",
         Reach::Recovering => "recovering",
+        Reach::Awaited => "awaited",
+        Reach::Skewed => "skewed",
     }
 }
 

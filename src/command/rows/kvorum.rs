@@ -8,8 +8,11 @@ use crate::command::spec::{Run, Spec};
 
 use super::{CONSTANT, KEY, PER_NODE};
 
-use Flag::{Blind, Denyoom, Fast, Loading, Noscript, Readonly, Stale, Write};
+use Flag::{Admin, Blind, Denyoom, Fast, Loading, Noscript, Readonly, Stale, Write};
 
+const VNODE: Arg = Arg::integer("vnode");
+const ALL: Arg = Arg::word("all", "ALL");
+const PER_HELD_KEY: &str = "O(N) in the number of keys that differ, and of vnodes";
 const PER_WRITER: &str = "O(N) in the number of nodes that wrote the key";
 const PER_SIBLING: &str = "O(N) in the size of the key's concurrent values";
 
@@ -81,6 +84,16 @@ pub const ROWS: &[Spec] = &[
             Arg::oneof("condition", &[Arg::word("nx", "NX"), Arg::word("xx", "XX")]).optional(),
             Arg::oneof("expiration", SET_EXPIRATION).optional(),
         ]),
+    Spec::new("kv.divergence", -1, Run::Everywhere)
+        .flags(&[Readonly, Noscript], &[Category::Admin, Category::Keyspace])
+        .tips(&["nondeterministic_output"])
+        .docs(
+            Group::Kvorum,
+            "0.1.0",
+            PER_HELD_KEY,
+            "Compares the replicas of one vnode or of all, and tells how many keys differ and who is behind; changes nothing",
+        )
+        .args(&[Arg::oneof("which", &[VNODE, ALL]).optional()]),
     Spec::new("kv.explain", 2, Run::Session)
         .flags(&[Readonly], &[Category::Keyspace])
         .keys(&[KeySpec::at(1, &[Access::Ro, Access::Access])])
@@ -104,4 +117,14 @@ pub const ROWS: &[Spec] = &[
             Arg::integer("replies").token("R").optional(),
             Arg::integer("copies").token("W").optional(),
         ]),
+    Spec::new("kv.repair", -1, Run::Everywhere)
+        .flags(&[Readonly, Admin, Noscript], &[Category::Keyspace])
+        .tips(&["nondeterministic_output"])
+        .docs(
+            Group::Kvorum,
+            "0.1.0",
+            "O(N) in the number of keys",
+            "Begins to compare and mend the replicas of one vnode or of all, deletes too; STATUS tells how far that is",
+        )
+        .args(&[Arg::oneof("which", &[VNODE, ALL, Arg::word("status", "STATUS")]).optional()]),
 ];
