@@ -25,6 +25,7 @@ pub(super) struct Active {
     exchange: Exchange,
     /// Whether the peer counted when it began.
     counting: bool,
+    whole: bool,
 }
 
 impl World {
@@ -82,7 +83,8 @@ impl World {
         let mut effects = Vec::new();
         let exchange =
             node.keyspace.tree(vnode, |tree| Exchange::start(number, scope, tree, &mut effects));
-        node.peers[peer].exchange = Some(Active { vnode, number, exchange, counting });
+        node.peers[peer].exchange =
+            Some(Active { vnode, number, exchange, counting, whole: recovering });
         self.note(|_| {
             format!("{} compares vnode {} with {} ({scope:?})", place(at), vnode.0, place(peer))
         });
@@ -181,6 +183,10 @@ impl World {
     fn exchanged(&mut self, at: usize, peer: usize, active: &Active) {
         let vnode = active.vnode;
         let node = &mut self.nodes[at];
+        if node.recovery.is_recovering(vnode) && !active.whole {
+            // It began before this node knew that it has to ask for everything.
+            return self.exchange_next(at, peer);
+        }
         node.unsettled[vnode.index()] &= !(1 << peer);
         let counting = active.counting && node.reach[peer] == Reach::Up;
         let was_over = node.recovery.is_over();

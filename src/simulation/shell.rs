@@ -235,6 +235,12 @@ impl World {
         self.note(|_| format!("{} is told of a later life: boot {boot}", place(at)));
         self.begin_recovery(at, true);
         self.tell_status(at);
+        for linked in (0..self.plan.nodes).filter(|&linked| linked != at) {
+            if self.nodes[at].peers[linked].link.is_some() {
+                self.owe(at, linked);
+                self.exchange_next(at, linked);
+            }
+        }
     }
 
     pub(super) fn lose_patience(&mut self, from: usize, to: usize, link: u32) {

@@ -59,3 +59,49 @@ fn seeds() {
     );
     assert_eq!(wrong, 0, "of the seeds from {from} to {to}");
 }
+
+/// The first seed below `seeds` at which a missing rule shows, and how.
+fn first_breach(mutant: Mutant, seeds: u64) -> Option<(u64, String)> {
+    (0..seeds).find_map(|seed| Some((seed, run(seed, mutant, false).breach?)))
+}
+
+/// Every rule is needed: without it something goes wrong within so many seeds.
+const NEEDED: &[(Mutant, u64)] = &[
+    (Mutant::SameActor, 1_000),
+    (Mutant::NoPrev, 1_000),
+    (Mutant::CountsTwice, 1_000),
+    (Mutant::NoPrecheck, 1_000),
+    (Mutant::NoWriteBack, 1_000),
+    (Mutant::LiveOnly, 1_000),
+    (Mutant::RecoveringCounts, 1_000),
+    (Mutant::NoWholeExchange, 1_000),
+    (Mutant::NoTombstones, 1_000),
+    (Mutant::NoNewBoot, 1_000),
+    (Mutant::NotUnsettled, 1_000),
+    (Mutant::AckBeforeLog, 1_000),
+    (Mutant::ForwardRetried, 1_000),
+    (Mutant::NoExchange, 1_000),
+    (Mutant::UncertainDenied, 1_000),
+];
+
+#[test]
+fn every_rule_is_needed() {
+    let all = number("SIM_MUTANT_SEEDS");
+    let mut unnoticed = Vec::new();
+    for &(mutant, seeds) in NEEDED {
+        match first_breach(mutant, all.unwrap_or(seeds)) {
+            Some((seed, how)) => println!("{mutant:?}: seed {seed}: {how}"),
+            None => unnoticed.push(mutant),
+        }
+    }
+    assert!(unnoticed.is_empty(), "nobody noticed that these were missing: {unnoticed:?}");
+}
+
+/// Nothing but the seed decides: not the order of a table, not the machine.
+#[test]
+fn a_world_is_its_seed() {
+    for seed in 0..10 {
+        let (once, again) = (run(seed, Mutant::None, true), run(seed, Mutant::None, true));
+        assert_eq!(once.trace, again.trace, "seed {seed}");
+    }
+}
