@@ -257,6 +257,7 @@ impl Node {
                     self.peers[usize::from(peer)].exchange.wake();
                 }
             }
+            Message::Resume { .. } | Message::CaughtUp { .. } | Message::Settled { .. } => {}
             // The links keep these to themselves.
             Message::Ping { .. }
             | Message::Pong { .. }

@@ -75,6 +75,9 @@ const GREETING_WAIT: Duration = Duration::from_secs(1);
 /// How often what has waited too long, and keys that have expired, are looked for.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Ticks between two looks at the engine's counts: what it takes to gather them is not nothing.
+const COUNT_EVERY: u32 = 10;
+
 /// What a node must be told before it can start.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -310,14 +313,17 @@ impl Node {
     async fn tick_always(&self) {
         let mut batch = self.batch();
         let mut ticks = tokio::time::interval(TICK);
-        loop {
+        for beat in 0u32.. {
             ticks.tick().await;
             self.begin(&mut batch);
             self.expire_inflight(&mut batch);
             self.expire_operations(&mut batch);
             self.watch_log();
             self.watch_return();
-            self.count_upkeep();
+            self.watch_memory();
+            if beat.is_multiple_of(COUNT_EVERY) {
+                self.count_upkeep();
+            }
             // Whoever waits is told by the next deadline.
             let _ = self.conclude(&mut batch).await;
         }

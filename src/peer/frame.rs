@@ -83,6 +83,30 @@ pub fn largest(mut frames: &[u8]) -> Option<usize> {
     Some(largest)
 }
 
+/// Whole frames, one by one; what was not asked for stays in the slice they are cut from.
+#[derive(Debug)]
+pub struct Frames<'a, 'b>(&'b mut &'a [u8]);
+
+impl<'a, 'b> Frames<'a, 'b> {
+    /// The frames of `frames`: our own, so anything but whole ones is a bug.
+    pub const fn of(frames: &'b mut &'a [u8]) -> Frames<'a, 'b> {
+        Frames(frames)
+    }
+}
+
+impl<'a> Iterator for Frames<'a, '_> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let frame = first_frame(self.0).expect("a stream holds whole frames");
+        *self.0 = &self.0[frame.len()..];
+        Some(frame)
+    }
+}
+
 /// Cuts whole frames into the runs that each go into one envelope.
 #[derive(Debug)]
 pub struct Runs<'a> {
@@ -167,6 +191,8 @@ pub struct Batch<'a> {
     frames: Cursor<'a>,
     frame_size_max: usize,
     reps: u64,
+    /// Changes read so far.
+    heard: u64,
     /// Frames read so far, pings included.
     pub(crate) count: u64,
     pub(crate) ping: Option<u64>,
@@ -188,6 +214,7 @@ impl<'a> Batch<'a> {
             frames: Cursor::new(&[]),
             frame_size_max,
             reps,
+            heard: 0,
             count: 0,
             ping: None,
             pong: None,
@@ -205,9 +232,14 @@ impl<'a> Batch<'a> {
     }
 
     /// The stream sequence number of the last [`Message::Rep`] that this batch (or one before
-    /// it) gave out; 0 before the first.
+    /// it) gave out; 0 before the first. [`Message::Resume`] sets where it goes on.
     pub const fn reps(&self) -> u64 {
         self.reps
+    }
+
+    /// How many changes this batch gave out so far.
+    pub const fn heard(&self) -> u64 {
+        self.heard
     }
 
     fn open_envelope(&mut self) -> Option<()> {
@@ -254,7 +286,13 @@ impl<'a> Iterator for Batch<'a> {
                 Message::Pong { moment } => self.pong = Some(moment),
                 Message::Goodbye => self.goodbye = true,
                 Message::Rep { .. } => {
-                    self.reps += 1;
+                    // The number comes from the peer.
+                    self.reps = self.reps.wrapping_add(1);
+                    self.heard += 1;
+                    return Some(message);
+                }
+                Message::Resume { after, .. } => {
+                    self.reps = after;
                     return Some(message);
                 }
                 _ => return Some(message),
@@ -316,9 +354,16 @@ mod tests {
             let heard: Vec<_> = batch.by_ref().collect();
             let mut sent = visible(&first);
             sent.extend(visible(&second));
-            let reps = sent.iter().filter(|m| matches!(m, Message::Rep { .. })).count();
+            let (mut reps, mut changes) = (5u64, 0);
+            for message in &sent {
+                match message {
+                    Message::Rep { .. } => (reps, changes) = (reps.wrapping_add(1), changes + 1),
+                    Message::Resume { after, .. } => reps = *after,
+                    _ => {}
+                }
+            }
             prop_assert_eq!(heard, sent);
-            prop_assert_eq!(batch.reps(), 5 + reps as u64);
+            prop_assert_eq!((batch.reps(), batch.heard()), (reps, changes));
             prop_assert_eq!(batch.fault, None);
             prop_assert_eq!(batch.count, (first.len() + second.len()) as u64);
         }

@@ -1,7 +1,7 @@
 //! Node-to-node frames and links.
 //!
 //! Bottom up: [`message`] is what is said, [`frame`] how it lies on the wire, [`hello`] how two
-//! nodes prove who they are, [`outbox`] what waits to be sent, [`inbox`] what the node gives to be
+//! nodes prove who they are, [`stream`] what outlives a link, [`outbox`] what waits to be sent, [`inbox`] what the node gives to be
 //! told of arrivals, [`reader`] and [`writer`] the two halves of one connection, [`seat`] the place
 //! that one peer's link takes, and [`link`] all of them together. [`gossip_link`] is a second, smaller
 //! connection in each direction, for heartbeats alone.
@@ -20,4 +20,5 @@ pub mod own;
 pub mod reader;
 pub mod seat;
 pub mod state;
+pub mod stream;
 pub mod writer;
