@@ -1,5 +1,6 @@
 //! The command line: `kvorum server` runs a node, `kvorum dev` a whole cluster to try, `kvorum
-//! health` asks whether a node answers, and `kvorum log` looks at the data on disk.
+//! health` asks whether a node answers, `kvorum status` who is there, and `kvorum log` looks at the
+//! data on disk.
 
 use std::process::ExitCode;
 
@@ -8,6 +9,8 @@ use kvorum::config::row::server_command;
 use kvorum::config::settings::Settings;
 use tikv_jemallocator::Jemalloc;
 
+#[path = "main/asked.rs"]
+mod asked;
 #[path = "main/dev.rs"]
 mod dev;
 #[path = "main/health.rs"]
@@ -18,6 +21,8 @@ mod log;
 mod ports;
 #[path = "main/serve.rs"]
 mod serve;
+#[path = "main/status.rs"]
+mod status;
 
 /// jemalloc gives memory back after a cluster shrank, which glibc's allocator does not.
 #[global_allocator]
@@ -47,6 +52,7 @@ fn main() -> ExitCode {
         },
         Some(("dev", flags)) => dev::run_dev(flags),
         Some(("health", flags)) => health::run_health(flags),
+        Some(("status", flags)) => status::run_status(flags),
         Some(("log", flags)) => log::run_log(flags),
         _ => unreachable!("clap demands a subcommand and knows no other"),
     }
@@ -61,6 +67,7 @@ fn command() -> Command {
         .subcommand(server_command())
         .subcommand(dev::dev_command())
         .subcommand(health::health_command())
+        .subcommand(status::status_command())
         .subcommand(log::log_command())
 }
 

@@ -34,4 +34,13 @@ pub const ROWS: &[Spec] = &[
             Arg::integer("replies").token("R").optional(),
             Arg::integer("copies").token("W").optional(),
         ]),
+    Spec::new("kv.status", 1, Run::Session)
+        .flags(&[Loading, Stale], &[Category::Connection])
+        .tips(&["nondeterministic_output"])
+        .docs(
+            Group::Kvorum,
+            "0.1.0",
+            PER_NODE,
+            "Tells of every member how this node sees it: state, phi, load, lag, hints, clock",
+        ),
 ];
