@@ -162,7 +162,7 @@ struct Member {
     silent: bool,
     /// Heartbeats since it was silent.
     beats: u8,
-    /// Nobody listened at its address, and it was not heard since.
+    /// Nobody listened at its address, and it was neither heard nor reached since.
     refused: bool,
     own: Option<Own>,
     clock_off: bool,
@@ -343,6 +343,13 @@ impl Gossip {
         if let Some(at) = self.place(node) {
             self.members[at].refused = true;
             self.judge(now, out);
+        }
+    }
+
+    /// Somebody listens at the address of `node` again.
+    pub fn on_reached(&mut self, node: NodeId) {
+        if let Some(at) = self.place(node) {
+            self.members[at].refused = false;
         }
     }
 

@@ -413,6 +413,8 @@ fn a_refusal_needs_no_second_opinion_but_silence() {
     world.seats[0].running = false;
     let dead = world.now;
     world.run(100);
+    world.seats[2].gossip.on_refused(node(0), Moment(world.now), &mut Vec::new());
+    world.seats[2].gossip.on_reached(node(0));
     let mut out = Vec::new();
     let now = Moment(world.now);
     world.seats[1].gossip.on_refused(node(0), now, &mut out);
@@ -420,7 +422,7 @@ fn a_refusal_needs_no_second_opinion_but_silence() {
     world.run(400);
     let seen = world.seen(&[1], 0, Confirmed, dead)[0].expect("it is silent, too");
     assert!(seen <= 500, "{seen}");
-    assert_eq!(world.state(2, 0), Alive, "the other one was refused nothing yet");
+    assert_eq!(world.state(2, 0), Alive, "the other one found somebody there since");
 }
 
 #[test]
