@@ -1,6 +1,6 @@
 //! The command line: `kvorum server` runs a node, `kvorum dev` a whole cluster to try, `kvorum
-//! health` asks whether a node answers, `kvorum status` who is there, and `kvorum log` looks at the
-//! data on disk.
+//! health` asks whether a node answers, `kvorum status` who is there, `kvorum log` looks at the data
+//! on disk, and `kvorum repair` has replicas compared and mended.
 
 use std::process::ExitCode;
 
@@ -19,6 +19,8 @@ mod health;
 mod log;
 #[path = "main/ports.rs"]
 mod ports;
+#[path = "main/repair.rs"]
+mod repair;
 #[path = "main/serve.rs"]
 mod serve;
 #[path = "main/status.rs"]
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Some(("health", flags)) => health::run_health(flags),
         Some(("status", flags)) => status::run_status(flags),
         Some(("log", flags)) => log::run_log(flags),
+        Some(("repair", flags)) => repair::run_repair(flags),
         _ => unreachable!("clap demands a subcommand and knows no other"),
     }
 }
@@ -69,6 +72,7 @@ fn command() -> Command {
         .subcommand(health::health_command())
         .subcommand(status::status_command())
         .subcommand(log::log_command())
+        .subcommand(repair::repair_command())
 }
 
 /// Says why nothing was started.

@@ -83,6 +83,8 @@ async fn serve(settings: &Settings) -> io::Result<()> {
         request_timeout_ms: u32::try_from(settings.request_timeout.as_millis()).unwrap_or(u32::MAX),
         accept_damage: settings.accept_damage,
         segment_size: settings.segment_size,
+        exchange_interval_ms: settings.exchange_interval.as_millis() as u64,
+        exchange_rate: settings.exchange_rate,
     };
     let node = Node::new(options, Some(log), Box::new(life.clone()));
     node.set_maxmemory(settings.maxmemory);

@@ -8,7 +8,6 @@ use bytes::BytesMut;
 use smallvec::{SmallVec, smallvec};
 use tracing::{debug, error};
 
-use crate::anti_entropy::exchange as tree;
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
 use crate::base::wire::{Cursor, Put};
 use crate::command::spec::Run;
@@ -242,7 +241,9 @@ impl Node {
             Message::CheckReply { id, verdict } => self.check_answered(batch, peer, id, verdict),
             Message::Put { id, vnode, record } => {
                 self.join(batch, vnode, record);
-                if id != 0 {
+                if id == 0 {
+                    self.entry_came(peer, record.len());
+                } else {
                     let ok = self.routes.reach(self.routes.me()).counts();
                     batch.to(peer).send(&Message::PutAck { id, ok });
                 }
@@ -418,15 +419,5 @@ impl Node {
             return refuse(reply, "TRYAGAIN the key's coordinator is changing, nothing was done");
         }
         self.coordinate(batch, &request, vnode, run, reply, origin)
-    }
-
-    fn tree_message(&self, peer: PeerIndex, vnode: VnodeId, body: &[u8]) {
-        match tree::Message::decode(body) {
-            Ok(message) if vnode.0 < self.routes.vnodes() => {
-                self.peers[usize::from(peer)].exchange.post(vnode, message);
-            }
-            Ok(_) => error!(vnode = vnode.0, "a peer exchanges a vnode that does not exist"),
-            Err(reason) => error!(%reason, "a peer sent an unreadable exchange message"),
-        }
     }
 }

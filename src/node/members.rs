@@ -411,7 +411,7 @@ impl Node {
             lag_changes: 0,
             lag_ms: 0,
             hints: 0,
-            last_exchange: None,
+            last_exchange: self.last_exchange(node),
         }
     }
 

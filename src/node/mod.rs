@@ -29,8 +29,10 @@ mod inbox;
 mod inflight;
 mod looked;
 mod quorum;
+mod repair;
 mod routes;
 mod slab;
+mod tending;
 mod unsettled;
 mod upkeep;
 
@@ -62,6 +64,7 @@ use batch::{Batch, Origin, PeerIndex};
 use cold::ColdRequests;
 use damage::{Damaged, Losses};
 use engine::Engine;
+use exchange::Exchanges;
 use execute::{Request, Submitted};
 use inflight::{Inflight, Stream};
 use members::Members;
@@ -97,6 +100,11 @@ pub struct Options {
     pub accept_damage: bool,
     /// The most that a segment of the log takes, in bytes.
     pub segment_size: u32,
+    /// In how many milliseconds each vnode is compared once with each other replica; 0: only when
+    /// something may have been missed.
+    pub exchange_interval_ms: u64,
+    /// The most bytes a second that exchanges send to all peers together; 0: no limit.
+    pub exchange_rate: u64,
 }
 
 /// One member as this node sees it.
@@ -153,6 +161,7 @@ pub struct Node {
     unsettled: Unsettled,
     recovery: Mutex<Recovery>,
     members: Members,
+    exchanges: Exchanges,
     peers: Box<[Peer]>,
     links: OnceLock<Links>,
     /// Takes note of a life that begins while the node runs; durable before it returns.
@@ -237,9 +246,10 @@ impl Node {
             own: own.clone(),
             inflight: Inflight::default(),
             operations: quorum::Operations::default(),
-            unsettled: Unsettled::new(topology.vnodes()),
+            unsettled: Unsettled::new(topology.vnodes(), routes.members()),
             recovery: Mutex::default(),
             members: Members::new(options.node, &nodes, started),
+            exchanges: Exchanges::new(options.exchange_interval_ms, options.exchange_rate),
             peers: (0..routes.members()).map(|_| Peer::default()).collect(),
             links: OnceLock::new(),
             on_boot,
@@ -279,6 +289,8 @@ impl Node {
         assert!(self.links.set(links).is_ok(), "a node starts once");
         self.spawn_gossip();
         self.spawn_exchanges();
+        let tending = self.clone();
+        tokio::spawn(async move { tending.tend_trees_always().await });
         let ticking = self.clone();
         tokio::spawn(async move { ticking.tick_always().await });
         let expiring = self.clone();
@@ -373,6 +385,7 @@ impl Node {
     /// Vnodes of which something may be lost count in nothing until peers have restored them.
     fn begin_recovery(&self, losses: &Losses) {
         let me = self.routes.me();
+        self.exchanges.on_recovery();
         let mut recovery = self.recovery.lock();
         for vnode in self.held_vnodes().filter(|&vnode| losses.concerns(vnode)) {
             let others = self.routes.replicas(vnode).iter().filter(|&&peer| peer != me);

@@ -106,7 +106,7 @@ impl Session {
             }
             "config" => settings::run(server, self, spec, args, out),
             "kv.status" => super::status::run(server, out),
-            "kv.quorum" | "kv.explain" => kv::run(server, self, spec, args, out),
+            "kv.quorum" | "kv.explain" | "kv.compare" => kv::run(server, self, spec, args, out),
             _ => connection::run(server, self, spec, args, out),
         }
     }

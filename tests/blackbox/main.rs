@@ -8,5 +8,6 @@ mod durability;
 mod hostile_clients;
 mod hostile_peers;
 mod linearizability;
+mod siblings;
 mod support;
 mod transcripts;
