@@ -12,15 +12,14 @@ const GIVEN_UP_WITHIN: Duration = Duration::from_secs(6);
 /// A member that is back must be up again within this.
 const BACK_WITHIN: Duration = Duration::from_secs(15);
 
-/// The fields of `member` as KV.STATUS tells them to `client`.
+/// The fields of `member` that are text, as KV.STATUS tells them to `client`.
 fn told(client: &mut Client, member: usize) -> Vec<(String, String)> {
     let Ok(Value::Array(rows)) = client.say("KV.STATUS") else { panic!("KV.STATUS is an array") };
     let Value::Array(fields) = &rows[member - 1] else { panic!("a member is a map") };
-    let text = |value: &Value| match value {
-        value if value.is_nothing() => String::new(),
-        value => value.text(),
+    let text = |value: &Value| {
+        String::from_utf8_lossy(value.last_string().unwrap_or_default()).into_owned()
     };
-    fields.chunks_exact(2).map(|pair| (pair[0].text(), text(&pair[1]))).collect()
+    fields.chunks_exact(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect()
 }
 
 fn field(client: &mut Client, member: usize, name: &str) -> String {
