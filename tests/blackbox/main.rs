@@ -9,6 +9,7 @@ mod healing;
 mod hostile_clients;
 mod hostile_peers;
 mod linearizability;
+mod membership;
 mod siblings;
 mod support;
 mod transcripts;
