@@ -106,7 +106,7 @@ impl Inbox for NodeInbox {
         *at.outbox.write() = Some(link.clone());
         // A start is one process, and so is a boot; another one may have missed anything.
         let life = u64::from(start) << 16 | u64::from(boot.0);
-        node.steer(index, |peer, now| peer.on_link_up(life, now));
+        node.peer_linked(peer, index, life);
         node.owe(index);
         node.look_whether_caught_up(index);
         let _ = link.send(&Message::Status { body: &node.status() });

@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::hash::HashSeed;
 use crate::base::id::{Actor, Boot, NodeId};
 use crate::base::time::{Dot, Hlc, UnixMs};
+use crate::version::context::Context;
 
 use super::apply::Delta;
-use super::change::{Amount, Change, Expire};
+use super::change::{Amount, Change, Expire, Seen};
 use super::entry::Entry;
 use super::fragment::Fragment;
 use super::record::{Record, decode, encode_delta, encode_whole};
@@ -31,6 +32,10 @@ pub(super) enum Mutant {
     SameActor,
     /// A stand-in writes as a replica although it has forgotten what it handed on.
     HintVector,
+    /// A write with a token does not learn what the token has seen.
+    Unlearned,
+    /// A write with a token learns what it has seen though a part of it stays.
+    LearnsAll,
     /// An EXPIRE names the write it replaces the meta of, but does not tell its value.
     BareExpire,
 }
@@ -140,6 +145,8 @@ pub(super) struct Simulation {
     now: UnixMs,
     /// What each write made.
     made: BTreeMap<Dot, Vec<Atom>>,
+    /// What clients have seen: of which history, and what was alive in it.
+    tokens: Vec<(Context, Facts)>,
     expiry: BTreeMap<Dot, UnixMs>,
     /// The number a base was set to; `None` for a word.
     numbers: BTreeMap<Dot, Option<i64>>,
@@ -160,6 +167,7 @@ impl Simulation {
             flying: Vec::new(),
             now: UnixMs(1),
             made: BTreeMap::new(),
+            tokens: Vec::new(),
             expiry: BTreeMap::new(),
             numbers: BTreeMap::new(),
             amounts: BTreeMap::new(),
@@ -181,8 +189,16 @@ impl Simulation {
                 }
                 80 => self.exchange(3, at),
                 81..86 => self.write(3),
-                86..94 => self.saved[at] = self.replicas[at].clone(),
-                94..96 => self.crash(at),
+                86..92 => self.saved[at] = self.replicas[at].clone(),
+                92..94 => self.crash(at),
+                94..96 => {
+                    let Replica { entry, facts, .. } = &self.replicas[at];
+                    self.tokens.push((entry.context().clone(), facts.clone()));
+                }
+                96..99 => {
+                    let at = self.dice.roll(4) as usize;
+                    self.write_seen(at);
+                }
                 _ => self.reached.push(self.replicas[at].entry.clone()),
             }
             self.check()?;
@@ -223,6 +239,12 @@ impl Simulation {
         let Replica { entry, facts, .. } = self.replicas[from].clone();
         self.replicas[to].entry.join(&entry);
         self.replicas[to].facts.learn(&facts);
+    }
+
+    /// The stand-in hands on and forgets.
+    fn forget(&mut self) {
+        let Replica { wrote, .. } = std::mem::take(&mut self.replicas[3]);
+        self.replicas[3] = Replica { wrote, forgotten: Some(self.clocks[3]), ..Replica::default() };
     }
 
     fn deliver(&mut self) {
@@ -302,10 +324,7 @@ impl Simulation {
 
     fn write(&mut self, at: usize) {
         if at == 3 && self.dice.percent(40) {
-            // A stand-in hands on and forgets.
-            let Replica { wrote, .. } = std::mem::take(&mut self.replicas[3]);
-            self.replicas[3] =
-                Replica { wrote, forgotten: Some(self.clocks[3]), ..Replica::default() };
+            self.forget();
         }
         let replica = &self.replicas[at];
         let clock = self.clocks[at].max(replica.entry.hlc_max()).next(self.now);
@@ -316,16 +335,16 @@ impl Simulation {
         let metas = alive.iter().filter(|atom| matches!(atom, Atom::Meta(_)));
         let (change, removed, made) = match (self.dice.roll(100), shown) {
             (0..20, _) => {
-                let number = self.dice.percent(80).then(|| self.dice.roll(50) as i64 * 1_000);
-                self.numbers.insert(dot, number);
-                let text = number.map_or("word".to_owned(), |number| number.to_string());
-                let value = Cow::Owned(text.into_bytes());
+                let value = Cow::Owned(self.text(dot));
                 let change = Change::Put { value, expire: self.expire(dot) };
                 // Its own writes it has seen, remembered or not.
                 let Replica { wrote, facts, .. } = &mut self.replicas[at];
-                let is_removed = |atom: &&Atom| !matches!(atom, Atom::Increment(..));
-                facts.made.extend(wrote.made.iter().filter(is_removed));
-                facts.removed.extend(wrote.made.iter().filter(is_removed));
+                let own = |atom: &&Atom| match atom {
+                    Atom::Meta(made) | Atom::Value(made) => made.actor == dot.actor,
+                    Atom::Increment(..) => false,
+                };
+                facts.made.extend(wrote.made.iter().filter(own));
+                facts.removed.extend(wrote.made.iter().filter(own));
                 (change, alive, vec![Atom::Meta(dot), Atom::Value(dot)])
             }
             (20..30, _) if !alive.is_empty() => (Change::Delete, alive, vec![]),
@@ -362,6 +381,55 @@ impl Simulation {
         };
         self.made.insert(dot, made.clone());
         self.apply(at, &change, dot, Facts { made: made.into_iter().collect(), removed });
+    }
+
+    /// A client writes with a token, perhaps an old one, and perhaps at a stand-in.
+    fn write_seen(&mut self, at: usize) {
+        if self.tokens.is_empty() {
+            return;
+        }
+        if at == 3 {
+            self.forget();
+        }
+        let token = self.dice.roll(self.tokens.len() as u64) as usize;
+        let (context, seen) = self.tokens[token].clone();
+        let Replica { entry, facts, boot, .. } = &self.replicas[at];
+        let known = self.clocks[at].max(entry.hlc_max()).max(context.hlc_max());
+        let clock = known.next(self.now);
+        let dot = Dot::new(clock, Actor::new(NodeId(at as u16), Boot(*boot)));
+        let (mut own, stays) = unseen(facts, &context, &seen);
+        let usable = match self.mutant {
+            Mutant::Unlearned => only_known(entry, &context),
+            _ => context.clone(),
+        };
+        self.clocks[at] = clock;
+        let put = self.dice.percent(70).then(|| {
+            let value = Cow::Owned(self.text(dot));
+            (value, self.expire(dot))
+        });
+        let made = if put.is_some() { vec![Atom::Meta(dot), Atom::Value(dot)] } else { vec![] };
+        own.made.extend(&made);
+        self.made.insert(dot, made);
+        if put.is_none() {
+            let mut after = self.replicas[at].facts.clone();
+            after.learn(&own);
+            let left = after.ideal();
+            if !left.iter().any(|atom| matches!(atom, Atom::Value(_))) {
+                own.removed.extend(left);
+            }
+        }
+        let change = Change::Seen(Box::new(Seen { context: usable, put }));
+        if self.mutant == Mutant::LearnsAll && stays {
+            self.replicas[at].entry.context.join(&context);
+        }
+        self.apply(at, &change, dot, own);
+    }
+
+    /// What a write sets: a number or a word.
+    fn text(&mut self, dot: Dot) -> Vec<u8> {
+        let number = self.dice.percent(80).then(|| self.dice.roll(50) as i64 * 1_000);
+        self.numbers.insert(dot, number);
+        number.map_or("word".to_owned(), |number| number.to_string()).into_bytes()
     }
 
     fn increment(&mut self, dot: Dot) -> Change<'static> {
@@ -453,6 +521,50 @@ impl Simulation {
     }
 }
 
+/// What a write with a token tells of what was there, to a replica that holds `facts`; and whether
+/// something that the token has seen stays, because somebody added to it since.
+fn unseen(facts: &Facts, context: &Context, seen: &Facts) -> (Facts, bool) {
+    let here = facts.ideal();
+    let mut own = Facts::default();
+    let mut stays = false;
+    for atom in &here {
+        match *atom {
+            Atom::Meta(dot) if context.contains(dot) => {
+                own.removed.insert(*atom);
+            }
+            Atom::Value(base) if context.contains(base) => {
+                let mut added = here.iter().filter_map(|atom| match atom {
+                    Atom::Increment(to, dot) if *to == base => Some(*dot),
+                    _ => None,
+                });
+                if added.all(|dot| context.contains(dot)) {
+                    own.removed.insert(*atom);
+                } else {
+                    stays = true;
+                }
+            }
+            _ => {}
+        }
+    }
+    if !stays {
+        own.learn(seen);
+        own.removed.extend(seen.ideal());
+    }
+    (own, stays)
+}
+
+/// Of a context, what lives in `entry`.
+fn only_known(entry: &Entry, context: &Context) -> Context {
+    let mut known = Context::new();
+    for atom in alive(entry) {
+        let (Atom::Meta(dot) | Atom::Value(dot) | Atom::Increment(_, dot)) = atom;
+        if context.contains(dot) {
+            known.insert(dot, 0);
+        }
+    }
+    known
+}
+
 /// What lives in `entry`.
 fn alive(entry: &Entry) -> BTreeSet<Atom> {
     let mut atoms: BTreeSet<_> = entry.meta().iter().map(|meta| Atom::Meta(meta.dot)).collect();
@@ -481,7 +593,15 @@ fn the_store_is_the_ideal_store_of_what_is_known() {
 
 #[test]
 fn every_rule_is_needed() {
-    for mutant in [Mutant::NoPrev, Mutant::SameActor, Mutant::HintVector, Mutant::BareExpire] {
+    let mutants = [
+        Mutant::NoPrev,
+        Mutant::SameActor,
+        Mutant::HintVector,
+        Mutant::Unlearned,
+        Mutant::LearnsAll,
+        Mutant::BareExpire,
+    ];
+    for mutant in mutants {
         let found = first_violation(mutant, 400);
         assert!(found.is_some(), "{mutant:?} went unnoticed");
     }

@@ -6,8 +6,11 @@
 mod deaths;
 mod durability;
 mod handoff;
+mod healing;
 mod hostile_clients;
 mod hostile_peers;
 mod linearizability;
+mod membership;
+mod siblings;
 mod support;
 mod transcripts;
