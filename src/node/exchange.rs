@@ -17,7 +17,6 @@ use tracing::{debug, info, warn};
 use crate::anti_entropy::exchange::{Effect, Exchange, Message, Scope, respond, responds_to};
 use crate::anti_entropy::tree::BucketSet;
 use crate::base::id::VnodeId;
-use crate::membership::steering::Steering;
 use crate::peer::message::Message as Frame;
 use crate::peer::outbox::Outbox;
 use crate::storage::warming::ColdRecord;
@@ -80,35 +79,12 @@ struct Active {
 }
 
 impl Node {
-    /// A link to `peer` is up: whatever either side missed is found by comparing all vnodes that
-    /// both hold.
+    /// Every vnode that this node and `peer` hold must be compared.
     pub(super) fn owe(&self, peer: PeerIndex) {
-        for vnode in self.held_vnodes().filter(|&v| self.routes.holds(v, peer)) {
+        for vnode in self.shared_vnodes(peer) {
             self.unsettled.owe(vnode, peer);
         }
         self.peers[usize::from(peer)].exchange.wake();
-    }
-
-    /// The link to `lost` broke: its last writes may have reached only another replica.
-    pub(super) fn owe_after_loss(&self, lost: PeerIndex) {
-        for vnode in self.held_vnodes() {
-            self.unsettled.settle(vnode, lost);
-            if self.routes.holds(vnode, lost) {
-                for (_, other) in self.routes.others(vnode) {
-                    self.unsettled.owe(vnode, other);
-                }
-            }
-        }
-        for peer in &self.peers {
-            peer.exchange.wake();
-        }
-    }
-
-    /// A peer with which nothing is left to compare has what it missed.
-    pub(super) fn look_whether_caught_up(&self, peer: PeerIndex) {
-        if self.next_owed(peer).is_none() {
-            self.steer(peer, Steering::on_caught_up);
-        }
     }
 
     pub(super) fn spawn_exchanges(self: &Arc<Node>) {
@@ -159,7 +135,12 @@ impl Node {
         }
     }
 
+    /// Nothing is compared before both streams are through: they bring most of what differs, and
+    /// bring it once.
     fn next_owed(&self, peer: PeerIndex) -> Option<VnodeId> {
+        if !self.streams_are_through(peer) {
+            return None;
+        }
         self.held_vnodes().find(|&vnode| self.unsettled.owes(vnode, peer))
     }
 
@@ -284,7 +265,6 @@ impl Node {
     fn exchanged(&self, peer: PeerIndex, active: &Active, buckets: u16) {
         let vnode = active.vnode;
         self.unsettled.settle(vnode, peer);
-        self.look_whether_caught_up(peer);
         self.metrics.exchanges.bump();
         if buckets > 0 {
             self.metrics.exchanges_differing.bump();
@@ -302,5 +282,6 @@ impl Node {
             self.steer_own();
             self.tell_status();
         }
+        self.look_whether_compared(peer);
     }
 }
