@@ -120,7 +120,7 @@ impl Inbox for NodeInbox {
             false => peer.on_link_lost(now),
         });
         if node.routes.reach(index) == Reach::Down {
-            node.give_up(index);
+            node.pass_by(index);
         }
         let mut batch = node.batch();
         node.begin(&mut batch);
@@ -221,7 +221,6 @@ impl Node {
         }
         self.begin_recovery(&Losses::everything());
         for peer in (0..self.peers.len() as PeerIndex).filter(|&p| p != self.routes.me()) {
-            self.peers[usize::from(peer)].incoming.lock().owe();
             if self.peers[usize::from(peer)].outbox().is_some() {
                 self.owe(peer);
             }

@@ -132,7 +132,6 @@ impl Node {
             Waiter::Quorum(ticket) => Waiting::Quorum(ticket),
         };
         let at = &self.peers[usize::from(peer)];
-        self.metrics.deltas_sent.add(outgoing.reps);
         // Held over the append: an acknowledgement cannot overtake its waiter.
         let mut stream = at.stream.lock();
         let appended = match &mut stream.parked {
@@ -145,6 +144,7 @@ impl Node {
             }),
         };
         if let Ok(last) = appended {
+            self.metrics.deltas_sent.add(outgoing.reps);
             let before = last - outgoing.reps;
             stream.waiting.extend(outgoing.waits.iter().map(|wait| InStream {
                 sequence: before + wait.nth,

@@ -348,7 +348,7 @@ impl Node {
             outbox.close(DownReason::Silent);
         }
         if standing == Standing::Down && !linked {
-            self.give_up(peer);
+            self.pass_by(peer);
         }
         if standing == Standing::Up {
             self.peers[usize::from(peer)].exchange.wake();

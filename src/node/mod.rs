@@ -310,7 +310,7 @@ impl Node {
         let expiring = self.clone();
         tokio::spawn(async move { expiring.expire_always().await });
         self.hear_from_peers().await;
-        self.give_up_absent();
+        self.pass_by_absent();
         self.greeted.store(true, Ordering::Release);
         self.watch_return();
         self.engine.loading.store(false, Ordering::Release);
@@ -401,6 +401,10 @@ impl Node {
     /// Vnodes of which something may be lost count in nothing until peers have restored them.
     fn begin_recovery(&self, losses: &Losses) {
         let me = self.routes.me();
+        if losses.tail || !losses.damaged.is_empty() {
+            // What the peers' streams brought may be lost with it.
+            self.peers.iter().for_each(|peer| peer.incoming.lock().owe());
+        }
         let mut recovery = self.recovery.lock();
         for vnode in self.held_vnodes().filter(|&vnode| losses.concerns(vnode)) {
             let others = self.routes.replicas(vnode).iter().filter(|&&peer| peer != me);

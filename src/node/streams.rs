@@ -151,7 +151,7 @@ impl Node {
     }
 
     /// Nobody waits for `peer` any more: its last changes may have reached third replicas only.
-    pub(super) fn give_up(&self, peer: PeerIndex) {
+    pub(super) fn pass_by(&self, peer: PeerIndex) {
         let at = &self.peers[usize::from(peer)];
         for vnode in self.shared_vnodes(peer) {
             if self.unsettled.forget(vnode, peer) {
@@ -174,10 +174,10 @@ impl Node {
     }
 
     /// Where the node begins: peers that did not come are given up.
-    pub(super) fn give_up_absent(&self) {
+    pub(super) fn pass_by_absent(&self) {
         for peer in 0..self.peers.len() as PeerIndex {
             if peer != self.routes.me() && self.peers[usize::from(peer)].outbox().is_none() {
-                self.give_up(peer);
+                self.pass_by(peer);
             }
         }
     }

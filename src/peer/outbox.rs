@@ -201,13 +201,12 @@ impl Outbox {
     /// be sent again.
     pub fn acknowledge(&self, upto: u64) -> bool {
         let mut queue = self.queue.lock();
-        let now = self.now();
         let Queue { stream: Some(stream), pace, probe, .. } = &mut *queue else { return false };
         let was_through = stream.is_through();
         stream.acknowledge(upto);
         let (through, flowing) = (stream.is_through(), stream.is_flowing());
         if let Some((_, since)) = probe.take_if(|(last, _)| *last <= upto) {
-            pace.on_latency(since.elapsed().as_micros() as u64, now);
+            pace.on_latency(since.elapsed().as_micros() as u64, self.now());
         }
         if !flowing {
             // What comes next was waiting for this.

@@ -590,7 +590,9 @@ impl Incoming {
     /// There is a link to the peer, in this `run` of its process.
     pub fn link_up(&mut self, run: u64) {
         if run != self.run {
-            *self = Incoming { run, ..Incoming::default() };
+            // What is owed stays owed, whoever it is that comes.
+            let gap = self.gap.map(|_| 0);
+            *self = Incoming { run, gap, ..Incoming::default() };
         }
         self.through = false;
     }
