@@ -1,5 +1,6 @@
 //! The command line: `kvorum server` runs a node, `kvorum dev` a whole cluster to try, `kvorum
-//! health` asks whether a node answers, and `kvorum log` looks at the data on disk.
+//! health` asks whether a node answers, `kvorum log` looks at the data on disk, and `kvorum repair`
+//! has replicas compared and mended.
 
 use std::process::ExitCode;
 
@@ -16,6 +17,8 @@ mod health;
 mod log;
 #[path = "main/ports.rs"]
 mod ports;
+#[path = "main/repair.rs"]
+mod repair;
 #[path = "main/serve.rs"]
 mod serve;
 
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Some(("dev", flags)) => dev::run_dev(flags),
         Some(("health", flags)) => health::run_health(flags),
         Some(("log", flags)) => log::run_log(flags),
+        Some(("repair", flags)) => repair::run_repair(flags),
         _ => unreachable!("clap demands a subcommand and knows no other"),
     }
 }
@@ -62,6 +66,7 @@ fn command() -> Command {
         .subcommand(dev::dev_command())
         .subcommand(health::health_command())
         .subcommand(log::log_command())
+        .subcommand(repair::repair_command())
 }
 
 /// Says why nothing was started.

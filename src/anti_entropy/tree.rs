@@ -22,6 +22,14 @@ use crate::base::hash::Digest;
 /// Buckets of a tree.
 pub const BUCKETS: usize = 256;
 
+/// The sums of a tree's buckets, folded.
+pub type Sums = Box<[u64; BUCKETS]>;
+
+/// The half of a digest that travels.
+pub const fn fold(digest: Digest) -> u64 {
+    digest.0 as u64
+}
+
 /// The hash tree of one vnode: 4 KiB and a root.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tree {
@@ -46,6 +54,12 @@ impl Tree {
         Tree::default()
     }
 
+    /// The tree with these sums of buckets.
+    pub fn of(buckets: Box<[Digest; BUCKETS]>) -> Tree {
+        let root = buckets.iter().fold(Digest::NONE, |sum, bucket| sum.plus(*bucket));
+        Tree { root, buckets }
+    }
+
     /// An entry with this digest came.
     pub fn add(&mut self, key_hash: u64, digest: Digest) {
         self.replace(key_hash, Digest::NONE, digest);
@@ -63,6 +77,17 @@ impl Tree {
         self.root = self.root.minus(old).plus(new);
     }
 
+    /// Puts `sums` in the stead of the sums of `wanted`; how many of them were others.
+    pub fn mend(&mut self, wanted: BucketSet, sums: &[Digest; BUCKETS]) -> usize {
+        let mut wrong = 0;
+        for at in wanted.iter().map(usize::from) {
+            wrong += usize::from(self.buckets[at] != sums[at]);
+            self.root = self.root.minus(self.buckets[at]).plus(sums[at]);
+            self.buckets[at] = sums[at];
+        }
+        wrong
+    }
+
     /// The sum of everything.
     pub const fn root(&self) -> Digest {
         self.root
@@ -73,12 +98,22 @@ impl Tree {
         &self.buckets
     }
 
-    /// The buckets in which the other tree, whose buckets are `theirs`, differs.
-    pub fn differing(&self, theirs: &[Digest; BUCKETS]) -> BucketSet {
+    /// The sums of the buckets as they travel: 64 bits of each. Two that differ look equal once in
+    /// 2⁶⁴, and then the roots still tell that something differs.
+    pub fn sums(&self) -> Sums {
+        let mut sums: Sums = Box::new([0; BUCKETS]);
+        for (sum, bucket) in sums.iter_mut().zip(self.buckets.iter()) {
+            *sum = fold(*bucket);
+        }
+        sums
+    }
+
+    /// The buckets in which the other tree, whose sums are `theirs`, differs.
+    pub fn differing(&self, theirs: &Sums) -> BucketSet {
         let mut set = BucketSet::NONE;
         for bucket in 0..=u8::MAX {
             let at = usize::from(bucket);
-            if self.buckets[at] != theirs[at] {
+            if fold(self.buckets[at]) != theirs[at] {
                 set.insert(bucket);
             }
         }
@@ -201,7 +236,7 @@ mod tests {
             let ((ours, our_tree), (theirs, their_tree)) = (of(ours), of(theirs));
             let same = live(&ours) == live(&theirs);
             prop_assert_eq!(same, our_tree.root() == their_tree.root());
-            let differing = our_tree.differing(their_tree.buckets());
+            let differing = our_tree.differing(&their_tree.sums());
             prop_assert_eq!(same, differing.is_empty());
             for bucket in 0..=u8::MAX {
                 let part = |vnode: &Vnode| {

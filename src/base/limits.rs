@@ -30,6 +30,10 @@ pub const REPLICAS_MAX: usize = 16;
 /// Most siblings a string may gather before writes answer `-TOOMANYSIBLINGS`.
 pub const SIBLINGS_MAX: usize = 32;
 
+/// Longest context token, in characters: a history of tens of thousands of writers fits, and what
+/// a stranger sends is not read further.
+pub const TOKEN_SIZE_MAX: usize = 1 << 20;
+
 /// Redis Cluster's hash slots.
 pub const SLOTS: u16 = 16_384;
 

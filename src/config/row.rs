@@ -56,6 +56,7 @@ fn variable_of(name: &str) -> String {
 const NODE: &str = "This node";
 const CLUSTER: &str = "The cluster (the same on every node)";
 const COPIES: &str = "Copies of a key (the same on every node)";
+const REPAIR: &str = "Repair of copies that differ";
 const STORAGE: &str = "Memory and disk";
 const PEERS: &str = "Other nodes";
 const CLIENTS: &str = "Clients";
@@ -98,6 +99,11 @@ pub static ROWS: &[Row] = &[
         "W: how many copies a write must reach before it is acknowledged. With R + W > N no read is stale, but a minority cut off from the rest answers errors"]),
     Row::new(COPIES, ["request-timeout-ms", "MS", "2000",
         "How long a command waits for other nodes"]),
+
+    Row::new(REPAIR, ["exchange-interval", "SECONDS", "10",
+        "In how many seconds each vnode's copies are compared once, so that what differs is found and mended; 0 compares them only after failures"]),
+    Row::new(REPAIR, ["exchange-rate", "SIZE", "32mb",
+        "The most bytes a second that this node sends to mend other copies, from 1mb; 0 means no limit"]),
 
     Row::new(STORAGE, ["maxmemory", "SIZE", "0",
         "The most memory for keys, values and the tables that find them. Beyond it the values that were not used for long stay on disk only; nothing is deleted. 0 means no limit"]),

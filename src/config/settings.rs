@@ -63,6 +63,10 @@ pub struct Settings {
     pub contract: Contract,
     /// How long a command waits for other nodes.
     pub request_timeout: Duration,
+    /// In how long each vnode's copies are compared once; zero: only after failures.
+    pub exchange_interval: Duration,
+    /// The most bytes a second that mending other copies may send; 0: no limit.
+    pub exchange_rate: u64,
     /// The most bytes for keys, values and tables; 0: no limit.
     pub maxmemory: u64,
     /// When what was written is made durable.
@@ -127,6 +131,11 @@ impl Settings {
                 2_000,
                 1..=600_000,
             )?),
+            exchange_interval: seconds("exchange-interval", 10)?.unwrap_or_default(),
+            exchange_rate: match read.size("exchange-rate", 32 << 20, 0..=1 << 40)? as u64 {
+                0 => 0,
+                rate => rate.max(megabyte),
+            },
             maxmemory: read.size("maxmemory", 0, 0..=MEMORY_MAX)? as u64,
             fsync: read.one("appendfsync", Fsync::Everysec, fsync)?,
             stream_backlog_size: read.size("stream-backlog-size", 64 << 20, megabyte..=1 << 40)?,
@@ -254,6 +263,8 @@ impl Settings {
             "r" => self.contract.r().to_string(),
             "w" => self.contract.w().to_string(),
             "request-timeout-ms" => self.request_timeout.as_millis().to_string(),
+            "exchange-interval" => self.exchange_interval.as_secs().to_string(),
+            "exchange-rate" => self.exchange_rate.to_string(),
             "maxmemory" => self.maxmemory.to_string(),
             "maxmemory-policy" => "noeviction".to_owned(),
             "appendonly" => "yes".to_owned(),

@@ -88,6 +88,8 @@ async fn serve(settings: &Settings) -> io::Result<()> {
             age_ms_max: settings.stream_backlog_age.as_millis() as u64,
         },
         segment_size: settings.segment_size,
+        exchange_interval_ms: settings.exchange_interval.as_millis() as u64,
+        exchange_rate: settings.exchange_rate,
     };
     let node = Node::new(options, Some(log), Box::new(life.clone()));
     node.set_maxmemory(settings.maxmemory);

@@ -192,7 +192,13 @@ metrics! {
         Counter stream_backlogs_dropped: "Backlogs dropped because they were over a bound.",
         Counter exchanges: "Tree exchanges finished.",
         Counter exchanges_differing: "Tree exchanges that found a difference.",
+        Counter exchange_keys_differing: "Keys that differed in exchanges that this node began.",
         Counter exchange_entries_sent: "Entries sent in exchanges.",
+        Counter exchange_entries_received: "Entries received in exchanges.",
+        Counter exchange_bytes_sent: "Bytes of entries and trees sent in exchanges.",
+        Counter exchange_bytes_received: "Bytes of entries and trees received in exchanges.",
+        Counter tree_buckets_checked: "Buckets of hash trees worked out anew, to see whether they are right.",
+        Counter tree_buckets_mended: "Those of them that were wrong.",
     }
 }
 

@@ -1,4 +1,5 @@
-//! Commands over every vnode of the cluster: DBSIZE, KEYS, SCAN, RANDOMKEY, FLUSHALL, FLUSHDB.
+//! Commands over every vnode of the cluster: DBSIZE, KEYS, SCAN, RANDOMKEY, FLUSHALL, FLUSHDB,
+//! and those of [`super::repair`].
 //!
 //! A node answers for the vnodes it holds and asks peers for the others, so a client sees the
 //! whole keyspace through any node. Deletes go through each vnode's coordinator.
@@ -39,6 +40,9 @@ impl Node {
     ) -> Outcome {
         if request.spec.name == "scan" {
             return self.scan(batch, request, out, origin);
+        }
+        if matches!(request.spec.name, "kv.repair" | "kv.divergence") {
+            return self.execute_repair(batch, request, out, origin);
         }
         if let Some(refused) = check(request, out) {
             return refused;
@@ -93,7 +97,7 @@ impl Node {
         self.routes.standing(vnode).coordinator
     }
 
-    fn ask_vnodes(
+    pub(super) fn ask_vnodes(
         &self,
         batch: &mut Batch,
         request: &Request<'_>,
@@ -160,6 +164,9 @@ impl Node {
             }
             "keys" => self.keys(batch, request.args[1], vnodes, out),
             "randomkey" => self.random_key(batch, vnodes, out),
+            "kv.repair" | "kv.divergence" => {
+                return self.repair_part(batch, request, vnodes, out, origin);
+            }
             _ => return self.flush_vnodes(batch, request, vnodes, out, origin),
         }
         DONE

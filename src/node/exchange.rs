@@ -1,11 +1,15 @@
-//! Exchanges with each peer: one task a peer walks what is owed, and answers what is asked.
+//! Exchanges with each peer: one task a peer begins what is due, and answers what is asked.
 //!
-//! The machine ([`crate::anti_entropy::exchange`]) decides what is sent; entries travel as `Put`
-//! frames, a few buckets at a time, and no faster than the link takes them.
+//! The machine ([`crate::anti_entropy::exchange`]) decides what is sent, the schedule
+//! ([`crate::anti_entropy::schedule`]) which vnode comes next. Entries travel as `Put` frames, a
+//! few at a time, no faster than the link takes them and the budget allows.
+//!
+//! Invariant: an exchange settles a vnode only if it began after the vnode was last owed, and
+//! restores one only if it was a whole one that began after the vnode's recovery did.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -14,17 +18,23 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::anti_entropy::exchange::{Effect, Exchange, Message, Scope, respond, responds_to};
-use crate::anti_entropy::tree::BucketSet;
-use crate::base::id::VnodeId;
+use crate::anti_entropy::exchange::{Effect, Exchange, Needs, Outcome, compare, needs, respond};
+use crate::anti_entropy::keys::{KEYS_MAX, KeyList, Span};
+use crate::anti_entropy::message::{Message, Scope};
+use crate::anti_entropy::schedule::{Budget, Need, Schedule, Urgent, begins};
+use crate::anti_entropy::tree::{BUCKETS, Tree};
+use crate::base::hash::Digest;
+use crate::base::id::{NodeId, VnodeId};
+use crate::base::time::{Moment, UnixMs};
 use crate::peer::message::Message as Frame;
 use crate::peer::outbox::Outbox;
 use crate::storage::warming::ColdRecord;
 
 use super::Node;
 use super::batch::PeerIndex;
+use super::repair::{Looking, Repair};
 
-/// An exchange that has not moved for this long is given up and begun anew.
+/// A peer that has said nothing for this long while exchanges wait for it: they begin anew.
 const STUCK: Duration = Duration::from_secs(5);
 
 /// Entries wait while this much waits on the link: clients' frames share it.
@@ -33,20 +43,34 @@ const LINK_SHARE_BYTES: usize = 4 << 20;
 /// Records read from disk in one go.
 const COLD_AT_ONCE: usize = 256;
 
-/// Buckets gathered under one look at the vnode.
-const BUCKETS_AT_ONCE: usize = 16;
+/// Entries gathered under one look at the vnode.
+const ENTRIES_AT_ONCE: usize = 64;
 
-/// What one peer has said about trees, for its task to read.
+/// Vnodes under way with one peer: most wait for an answer, and the link's way is long or short.
+const EXCHANGES_AT_ONCE: usize = 16;
+
+/// What one peer has said about trees, for its task to read, and what was last heard.
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
     letters: Mutex<VecDeque<(VnodeId, Message)>>,
+    looks: Mutex<VecDeque<(VnodeId, Arc<Looking>)>>,
     lost: AtomicBool,
+    /// Moment of the last message or entry.
+    heard: AtomicU64,
+    /// When an exchange was last through; 0: never.
+    through: AtomicU64,
     wake: Notify,
 }
 
 impl Mailbox {
     pub(super) fn post(&self, vnode: VnodeId, message: Message) {
         self.letters.lock().push_back((vnode, message));
+        self.wake.notify_one();
+    }
+
+    /// Asks for a look at `vnode`; the link may be gone before it ends.
+    pub(super) fn look(&self, vnode: VnodeId, looking: Arc<Looking>) {
+        self.looks.lock().push_back((vnode, looking));
         self.wake.notify_one();
     }
 
@@ -62,20 +86,67 @@ impl Mailbox {
     }
 }
 
-/// Whose effects are carried out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Side {
-    Initiator,
-    Responder,
+/// What a node keeps for all its exchanges.
+#[derive(Debug)]
+pub(super) struct Exchanges {
+    began: Instant,
+    pub(super) schedule: Mutex<Schedule>,
+    budget: Mutex<Budget>,
+    pub(super) repair: Mutex<Repair>,
+    /// How often a recovery was begun.
+    recoveries: AtomicU64,
 }
 
-/// The exchange that this node has begun with a peer.
+impl Exchanges {
+    pub(super) fn new(interval_ms: u64, rate: u64) -> Exchanges {
+        Exchanges {
+            began: Instant::now(),
+            schedule: Mutex::new(Schedule::new(interval_ms, fastrand::u64(..))),
+            budget: Mutex::new(Budget::new(rate)),
+            repair: Mutex::default(),
+            recoveries: AtomicU64::new(0),
+        }
+    }
+
+    /// A recovery begins: what is under way does not restore anything.
+    pub(super) fn on_recovery(&self) {
+        self.recoveries.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn now(&self) -> Moment {
+        Moment(self.began.elapsed().as_millis() as u64)
+    }
+}
+
+/// Why an exchange was begun.
+#[derive(Debug)]
+enum Why {
+    Need(Need),
+    Look(Arc<Looking>),
+}
+
+/// An exchange that this node has begun with a peer.
 struct Active {
     vnode: VnodeId,
+    number: u32,
     exchange: Exchange,
+    why: Why,
+    /// The tree of states, where the scope compares them; else the vnode's own is asked.
+    states: Option<Tree>,
     /// Whether the peer counted when it began.
     counting: bool,
-    moved: Instant,
+    /// How often the vnode had been owed, and recoveries begun.
+    owed: u64,
+    recoveries: u64,
+}
+
+/// A peer's task: its link and what is under way on it.
+struct Walk {
+    peer: PeerIndex,
+    link: Arc<Outbox>,
+    actives: Vec<Active>,
+    number: u32,
+    sent: Moment,
 }
 
 impl Node {
@@ -87,6 +158,28 @@ impl Node {
         self.peers[usize::from(peer)].exchange.wake();
     }
 
+    /// There is a link to `peer`: from now on its vnodes are compared in turn.
+    pub(super) fn begin_rounds(&self, peer: PeerIndex) {
+        let (me, other) = (self.id(), self.routes.node(peer));
+        let ours = self.shared_vnodes(peer).filter(|&vnode| begins(me, other, vnode)).collect();
+        self.exchanges.schedule.lock().on_peer(other, ours, self.exchanges.now());
+        self.peers[usize::from(peer)].exchange.wake();
+    }
+
+    /// The link to `peer` is gone: nothing can be compared with it.
+    pub(super) fn end_rounds(&self, peer: PeerIndex) {
+        let given_up = self.exchanges.schedule.lock().on_lost(self.routes.node(peer));
+        self.exchanges.repair.lock().given_up += given_up as u64;
+        self.peers[usize::from(peer)].exchange.lost();
+    }
+
+    /// When an exchange with `peer` that this node began was last through.
+    pub fn last_exchange(&self, peer: NodeId) -> Option<UnixMs> {
+        let peer = &self.peers[usize::from(self.routes.index(peer)?)];
+        let through = peer.exchange.through.load(Ordering::Relaxed);
+        (through > 0).then_some(UnixMs(through))
+    }
+
     pub(super) fn spawn_exchanges(self: &Arc<Node>) {
         for peer in 0..self.peers.len() as PeerIndex {
             if peer != self.routes.me() {
@@ -96,135 +189,272 @@ impl Node {
         }
     }
 
-    async fn exchange_always(&self, peer: PeerIndex) {
+    /// An entry came from `peer` in answer to an exchange, or in its course.
+    pub(super) fn entry_came(&self, peer: PeerIndex, bytes: usize) {
+        self.metrics.exchange_entries_received.bump();
+        self.metrics.exchange_bytes_received.add(bytes as u64);
+        self.heard_from(peer);
+    }
+
+    /// A message about trees came from `peer`.
+    pub(super) fn tree_message(&self, peer: PeerIndex, vnode: VnodeId, body: &[u8]) {
+        self.metrics.exchange_bytes_received.add(body.len() as u64);
+        self.heard_from(peer);
+        let shared = vnode.0 < self.routes.vnodes()
+            && self.routes.holds(vnode, self.routes.me())
+            && self.routes.holds(vnode, peer);
+        match Message::decode(body) {
+            Ok(message) if shared => self.peers[usize::from(peer)].exchange.post(vnode, message),
+            Ok(_) => warn!(vnode = vnode.0, "a peer exchanges a vnode that is not shared with it"),
+            Err(reason) => warn!(%reason, "a peer sent an unreadable exchange message"),
+        }
+    }
+
+    fn heard_from(&self, peer: PeerIndex) {
+        let now = self.exchanges.now().0;
+        self.peers[usize::from(peer)].exchange.heard.store(now, Ordering::Relaxed);
+    }
+
+    async fn exchange_always(self: &Arc<Node>, peer: PeerIndex) {
         let mailbox = &self.peers[usize::from(peer)].exchange;
-        let mut active: Option<Active> = None;
-        let mut number = 0;
+        let mut walk: Option<Walk> = None;
         loop {
-            if mailbox.lost.swap(false, Ordering::AcqRel) {
-                active = None;
+            let link = self.peers[usize::from(peer)].outbox();
+            let moved = match (&walk, &link) {
+                (Some(walk), Some(link)) => !Arc::ptr_eq(&walk.link, link),
+                (walk, link) => walk.is_some() != link.is_some(),
+            };
+            if mailbox.lost.swap(false, Ordering::AcqRel) || moved {
+                self.give_up(peer, walk.take());
+                let begin = |link| Walk {
+                    peer,
+                    link,
+                    actives: Vec::new(),
+                    number: fastrand::u32(..),
+                    sent: Moment(0),
+                };
+                walk = link.map(begin);
             }
-            let Some(link) = self.peers[usize::from(peer)].outbox() else {
-                active = None;
+            let Some(walk) = &mut walk else {
+                self.no_link_to_look_over(peer);
                 mailbox.wake.notified().await;
                 continue;
             };
-            let letter = mailbox.letters.lock().pop_front();
-            if let Some((vnode, message)) = letter {
-                let side = if responds_to(&message) { Side::Responder } else { Side::Initiator };
-                let effects = self.answer(vnode, &message, active.as_mut());
-                self.carry_out_exchange(peer, &link, side, vnode, &mut active, effects).await;
-                continue;
+            if !self.step(walk).await {
+                let patience = self.exchange_patience(walk);
+                let _ = timeout(patience, mailbox.wake.notified()).await;
             }
-            if active.as_ref().is_some_and(|active| active.moved.elapsed() >= STUCK) {
-                debug!(peer, "an exchange does not move, beginning anew");
-                active = None;
-            }
-            if active.is_none()
-                && let Some(vnode) = self.next_owed(peer)
-            {
-                number += 1;
-                let (begun, effects) = self.begin_exchange(peer, vnode, number);
-                active = Some(begun);
-                let side = Side::Initiator;
-                self.carry_out_exchange(peer, &link, side, vnode, &mut active, effects).await;
-                continue;
-            }
-            let patience = if active.is_some() { STUCK } else { Duration::from_secs(3600) };
-            let _ = timeout(patience, mailbox.wake.notified()).await;
         }
     }
 
-    /// Nothing is compared before both streams are through: they bring most of what differs, and
-    /// bring it once.
-    fn next_owed(&self, peer: PeerIndex) -> Option<VnodeId> {
+    /// Does one thing that is due on a link; whether there was any.
+    async fn step(self: &Arc<Node>, walk: &mut Walk) -> bool {
+        let mailbox = &self.peers[usize::from(walk.peer)].exchange;
+        let letter = mailbox.letters.lock().pop_front();
+        if let Some((vnode, message)) = letter {
+            self.read_letter(walk, vnode, &message).await;
+            return true;
+        }
+        let heard = Moment(mailbox.heard.load(Ordering::Relaxed)).max(walk.sent);
+        let silent = Duration::from_millis(self.exchanges.now().since(heard));
+        if silent >= STUCK && !walk.actives.is_empty() {
+            debug!(peer = walk.peer, "exchanges do not move, beginning anew");
+            self.abandon_exchanges(walk.peer, &mut walk.actives);
+        }
+        if walk.actives.len() >= EXCHANGES_AT_ONCE {
+            return false;
+        }
+        let Some((vnode, why)) = self.next_exchange(walk) else { return false };
+        self.begin_exchange(walk, vnode, why).await;
+        true
+    }
+
+    /// Until when nothing has to be done unless something comes.
+    fn exchange_patience(&self, walk: &Walk) -> Duration {
+        let now = self.exchanges.now();
+        let due = self.exchanges.schedule.lock().due(self.routes.node(walk.peer));
+        let due = due.map_or(Duration::from_secs(3600), |due| {
+            // Never nothing: what is due may be busy.
+            Duration::from_millis(due.since(now).max(1))
+        });
+        let busy = walk.actives.len() >= EXCHANGES_AT_ONCE || !self.streams_are_through(walk.peer);
+        match (busy, walk.actives.is_empty()) {
+            (true, _) => STUCK,
+            (false, true) => due,
+            (false, false) => due.min(STUCK),
+        }
+    }
+
+    fn next_exchange(&self, walk: &Walk) -> Option<(VnodeId, Why)> {
+        let peer = walk.peer;
+        let mailbox = &self.peers[usize::from(peer)].exchange;
+        if let Some((vnode, looking)) = mailbox.looks.lock().pop_front() {
+            return Some((vnode, Why::Look(looking)));
+        }
+        // The streams bring most of what differs, and bring it once.
         if !self.streams_are_through(peer) {
             return None;
         }
-        self.held_vnodes().find(|&vnode| self.unsettled.owes(vnode, peer))
+        let busy = |vnode| walk.actives.iter().any(|active| active.vnode == vnode);
+        let urgent = Urgent {
+            recovering: self.next_recovering(peer, busy),
+            owed: self.held_vnodes().find(|&v| self.unsettled.owes(v, peer) && !busy(v)),
+        };
+        let (node, now) = (self.routes.node(peer), self.exchanges.now());
+        let next = self.exchanges.schedule.lock().next(node, now, urgent, busy);
+        next.map(|(vnode, need)| (vnode, Why::Need(need)))
     }
 
-    fn begin_exchange(
-        &self,
-        peer: PeerIndex,
-        vnode: VnodeId,
-        number: u32,
-    ) -> (Active, Vec<Effect>) {
+    /// A vnode that does not count and could learn from `peer`, which does.
+    fn next_recovering(&self, peer: PeerIndex, busy: impl Fn(VnodeId) -> bool) -> Option<VnodeId> {
+        if !self.routes.reach(peer).counts() {
+            // It may have forgotten the same. What is owed asks it all the same.
+            return None;
+        }
+        let node = self.routes.node(peer);
+        let recovery = self.recovery.lock();
+        let wanted = |vnode: &VnodeId| recovery.wanted(*vnode).any(|other| other == node);
+        recovery.vnodes().find(|vnode| !busy(*vnode) && wanted(vnode))
+    }
+
+    async fn begin_exchange(self: &Arc<Node>, walk: &mut Walk, vnode: VnodeId, why: Why) {
+        let owed = self.unsettled.times_owed(vnode, walk.peer);
+        let recoveries = self.exchanges.recoveries.load(Ordering::Acquire);
         let recovering = self.recovery.lock().is_recovering(vnode);
-        let scope = if recovering { Scope::Whole } else { Scope::Differing };
-        let mut effects = Vec::new();
-        let exchange =
-            self.keyspace.tree(vnode, |tree| Exchange::start(number, scope, tree, &mut effects));
-        let counting = self.routes.reach(peer).counts();
-        (Active { vnode, exchange, counting, moved: Instant::now() }, effects)
-    }
-
-    fn answer(
-        &self,
-        vnode: VnodeId,
-        message: &Message,
-        active: Option<&mut Active>,
-    ) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        self.keyspace.tree(vnode, |tree| {
-            if responds_to(message) {
-                respond(message, tree, &mut effects);
-            } else if let Some(active) = active.filter(|active| active.vnode == vnode) {
-                active.moved = Instant::now();
-                active.exchange.on_message(message, tree, &mut effects);
+        let scope = match why {
+            Why::Look(_) => Scope::Look,
+            Why::Need(Need::Recovering | Need::Asked) => Scope::Whole,
+            Why::Need(_) if recovering => Scope::Whole,
+            Why::Need(_) => Scope::Differing,
+        };
+        let counting = self.routes.reach(walk.peer).counts();
+        let states =
+            if scope.compares_states() { Some(self.tree_of_states(vnode).await) } else { None };
+        walk.number = walk.number.wrapping_add(1);
+        let (number, mut effects) = (walk.number, Vec::new());
+        let exchange = match &states {
+            Some(tree) => Exchange::start(number, scope, tree, &mut effects),
+            None => {
+                self.keyspace.tree(vnode, |tree| Exchange::start(number, scope, tree, &mut effects))
             }
+        };
+        walk.actives.push(Active {
+            vnode,
+            number,
+            exchange,
+            why,
+            states,
+            counting,
+            owed,
+            recoveries,
         });
-        effects
+        self.carry_out_exchange(walk, vnode, Some(number), effects).await;
     }
 
+    async fn read_letter(self: &Arc<Node>, walk: &mut Walk, vnode: VnodeId, message: &Message) {
+        let mut effects = Vec::new();
+        let mut begun = None;
+        match needs(message) {
+            Needs::Tree(scope) if scope.compares_states() => {
+                respond(message, &self.tree_of_states(vnode).await, &mut effects);
+            }
+            Needs::Tree(_) => {
+                self.keyspace.tree(vnode, |tree| respond(message, tree, &mut effects));
+            }
+            Needs::Keys(scope, span) => {
+                compare(message, &self.list_keys(vnode, scope, span), &mut effects);
+            }
+            Needs::Nothing => {
+                let ours = |active: &&mut Active| {
+                    active.vnode == vnode && active.number == message.exchange
+                };
+                let Some(active) = walk.actives.iter_mut().find(ours) else { return };
+                begun = Some(active.number);
+                let Active { exchange, states, .. } = active;
+                match states {
+                    Some(tree) => exchange.on_message(message, tree, &mut effects),
+                    None => self
+                        .keyspace
+                        .tree(vnode, |tree| exchange.on_message(message, tree, &mut effects)),
+                }
+            }
+        }
+        self.carry_out_exchange(walk, vnode, begun, effects).await;
+    }
+
+    /// Carries out what a machine asks for; `begun`: the number of this node's own exchange.
     async fn carry_out_exchange(
-        &self,
-        peer: PeerIndex,
-        link: &Outbox,
-        side: Side,
+        self: &Arc<Node>,
+        walk: &mut Walk,
         vnode: VnodeId,
-        active: &mut Option<Active>,
+        begun: Option<u32>,
         effects: Vec<Effect>,
     ) {
         let mut effects = VecDeque::from(effects);
+        let at = |walk: &Walk| walk.actives.iter().position(|a| Some(a.number) == begun);
         while let Some(effect) = effects.pop_front() {
+            let mut more = Vec::new();
             match effect {
-                Effect::Send(message) => {
-                    let mut body = Vec::new();
-                    message.encode(&mut body);
-                    let _ = link.send(&Frame::Tree { vnode, kind: 0, body: &body });
+                Effect::Send(message) => self.say(&walk.link, vnode, &message),
+                Effect::List { scope, span } => {
+                    let list = self.list_keys(vnode, scope, span);
+                    if let Some(at) = at(walk) {
+                        walk.actives[at].exchange.on_keys(list, &mut more);
+                    }
                 }
-                Effect::SendEntriesOf(buckets) => {
-                    self.send_entries(link, vnode, buckets).await;
+                Effect::SendEntries(hashes) => {
+                    self.send_entries(&walk.link, vnode, &hashes).await;
                     // A responder keeps no state, so nobody is told there.
-                    if let (Side::Initiator, Some(active)) = (side, active.as_mut()) {
-                        let mut more = Vec::new();
-                        active.moved = Instant::now();
-                        active.exchange.on_entries_sent(&mut more);
-                        effects.extend(more);
+                    if let Some(at) = at(walk) {
+                        walk.actives[at].exchange.on_entries_sent(&mut more);
                     }
                 }
-                Effect::Done { buckets } => {
-                    if let Some(active) = active.take() {
-                        self.exchanged(peer, &active, buckets);
+                Effect::Done(outcome) => {
+                    if let Some(at) = at(walk) {
+                        let active = walk.actives.swap_remove(at);
+                        self.exchanged(walk.peer, active, &outcome);
                     }
                 }
-                Effect::GivenUp => *active = None,
+                Effect::GivenUp => {}
             }
+            effects.extend(more);
         }
+        walk.sent = self.exchanges.now();
     }
 
-    async fn send_entries(&self, link: &Outbox, vnode: VnodeId, buckets: BucketSet) {
-        let all: Vec<u8> = buckets.iter().collect();
-        for some in all.chunks(BUCKETS_AT_ONCE) {
-            while link.queued_bytes() > LINK_SHARE_BYTES && !link.is_closed() {
-                sleep(Duration::from_millis(2)).await;
-            }
+    fn say(&self, link: &Outbox, vnode: VnodeId, message: &Message) {
+        let mut body = Vec::new();
+        message.encode(&mut body);
+        self.metrics.exchange_bytes_sent.add(body.len() as u64);
+        self.exchanges.budget.lock().spend(body.len());
+        // A link that is down is noticed by whoever waits for it.
+        let _ = link.send(&Frame::Tree { vnode, kind: 0, body: &body });
+    }
+
+    fn list_keys(&self, vnode: VnodeId, scope: Scope, span: Span) -> KeyList {
+        self.keyspace.read(vnode, super::now(), |keys| keys.list(scope, span, KEYS_MAX))
+    }
+
+    /// The tree of everything held of a vnode, with its history. It is worked out a piece at a
+    /// time: what changes meanwhile looks different, and is found to be the same a step later.
+    async fn tree_of_states(&self, vnode: VnodeId) -> Tree {
+        let mut sums = Box::new([Digest::NONE; BUCKETS]);
+        for group in self.keyspace.bucket_groups(vnode) {
+            self.keyspace.read(vnode, super::now(), |keys| {
+                keys.add_sums(Scope::Whole, group, &mut sums);
+            });
+            tokio::task::yield_now().await;
+        }
+        Tree::of(sums)
+    }
+
+    async fn send_entries(&self, link: &Outbox, vnode: VnodeId, hashes: &[u64]) {
+        for some in hashes.chunks(ENTRIES_AT_ONCE) {
+            self.wait_for_leave(link).await;
             let (mut frames, mut entries) = (BytesMut::new(), 0);
-            let wanted = |bucket: u8| some.contains(&bucket);
             let mut batch = self.batch();
             let cold = self.keyspace.read(vnode, super::now(), |keys| {
-                keys.records(wanted, |_, record| {
+                keys.records_of(some, |record| {
                     Frame::Put { id: 0, vnode, record }.encode(&mut frames);
                     entries += 1;
                 })
@@ -240,7 +470,23 @@ impl Node {
                 }
             }
             self.metrics.exchange_entries_sent.add(entries);
+            self.metrics.exchange_bytes_sent.add(frames.len() as u64);
+            self.exchanges.budget.lock().spend(frames.len());
             if !frames.is_empty() && link.append(&frames, 0).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the link and the budget take more.
+    async fn wait_for_leave(&self, link: &Outbox) {
+        while !link.is_closed() {
+            let wait = self.exchanges.budget.lock().wait_ms(self.exchanges.now());
+            if wait > 0 {
+                sleep(Duration::from_millis(wait)).await;
+            } else if link.queued_bytes() > LINK_SHARE_BYTES {
+                sleep(Duration::from_millis(2)).await;
+            } else {
                 return;
             }
         }
@@ -262,15 +508,57 @@ impl Node {
         read.await.unwrap_or_default()
     }
 
-    fn exchanged(&self, peer: PeerIndex, active: &Active, buckets: u16) {
-        let vnode = active.vnode;
-        self.unsettled.settle(vnode, peer);
-        self.metrics.exchanges.bump();
-        if buckets > 0 {
-            self.metrics.exchanges_differing.bump();
-            debug!(vnode = vnode.0, peer, buckets, "exchanged");
+    /// The link is gone, and all that was under way on it.
+    fn give_up(self: &Arc<Node>, peer: PeerIndex, walk: Option<Walk>) {
+        if let Some(mut walk) = walk {
+            self.abandon_exchanges(peer, &mut walk.actives);
         }
-        let counting = active.counting && self.routes.reach(peer).counts();
+    }
+
+    fn abandon_exchanges(self: &Arc<Node>, peer: PeerIndex, actives: &mut Vec<Active>) {
+        for active in actives.drain(..) {
+            if let Why::Look(looking) = active.why {
+                self.looked(&looking, peer, active.vnode, None);
+            }
+        }
+    }
+
+    fn no_link_to_look_over(self: &Arc<Node>, peer: PeerIndex) {
+        let looks = std::mem::take(&mut *self.peers[usize::from(peer)].exchange.looks.lock());
+        for (vnode, looking) in looks {
+            self.looked(&looking, peer, vnode, None);
+        }
+    }
+
+    fn exchanged(self: &Arc<Node>, peer: PeerIndex, active: Active, outcome: &Outcome) {
+        let vnode = active.vnode;
+        if let Why::Look(looking) = &active.why {
+            return self.looked(looking, peer, vnode, Some(outcome));
+        }
+        if let Why::Need(Need::Asked) = active.why
+            && self.exchanges.schedule.lock().on_done(self.routes.node(peer), vnode)
+        {
+            self.exchanges.repair.lock().done += 1;
+        }
+        self.unsettled.settle_if(vnode, peer, active.owed);
+        self.look_whether_compared(peer);
+        self.metrics.exchanges.bump();
+        self.peers[usize::from(peer)].exchange.through.store(super::now().0, Ordering::Relaxed);
+        if outcome.buckets > 0 {
+            self.metrics.exchanges_differing.bump();
+            self.metrics.exchange_keys_differing.add(u64::from(outcome.lacks.keys));
+            debug!(vnode = vnode.0, peer, keys = outcome.lacks.keys, "exchanged");
+        }
+        if active.exchange.scope().compares_states()
+            && active.recoveries == self.exchanges.recoveries.load(Ordering::Acquire)
+        {
+            self.restored(peer, vnode, active.counting);
+        }
+    }
+
+    /// A whole exchange of `vnode` with `peer` is through: it may count again.
+    fn restored(&self, peer: PeerIndex, vnode: VnodeId, counted: bool) {
+        let counting = counted && self.routes.reach(peer).counts();
         let mut recovery = self.recovery.lock();
         let was_over = recovery.is_over();
         recovery.on_exchanged(vnode, self.routes.node(peer), counting);
@@ -282,6 +570,5 @@ impl Node {
             self.steer_own();
             self.tell_status();
         }
-        self.look_whether_compared(peer);
     }
 }

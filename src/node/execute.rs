@@ -534,7 +534,8 @@ impl Node {
         origin: impl FnOnce() -> Origin,
     ) -> Outcome {
         let writes = request.writes();
-        let deadline = self.deadline(batch.now);
+        let patience_ms = self.patience_ms(request);
+        let deadline = UnixMs(batch.now.0 + u64::from(patience_ms));
         let id = self.inflight.forwards.lock().insert(Forwarded {
             origin: origin(),
             peer,
@@ -560,7 +561,7 @@ impl Node {
             flags,
             r: request.asked.r.unwrap_or(0),
             w: request.asked.w.unwrap_or(0),
-            deadline_ms: self.options.request_timeout_ms,
+            deadline_ms: patience_ms,
             request: &batch.records.bytes,
         };
         message.encode(&mut batch.outgoing[usize::from(peer)].frames);

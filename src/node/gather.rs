@@ -10,6 +10,7 @@ use crate::peer::message::FwdStatus;
 use crate::resp::reply::{Protocol, Reply};
 
 use super::batch::Origin;
+use super::repair::Columns;
 use super::replies::ReplyBytes;
 
 /// How parts' replies become one.
@@ -21,6 +22,8 @@ pub(super) enum Rule {
     Concat,
     /// Any part that is not null (RANDOMKEY).
     Any,
+    /// The parts are arrays of numbers (KV.REPAIR, KV.DIVERGENCE).
+    Columns(Columns),
 }
 
 /// The parts that have come, and who waits for the whole.
@@ -130,6 +133,7 @@ pub(super) fn merge<'a>(
             reply.array(parts.iter().map(|(len, _)| len).sum());
             parts.iter().for_each(|(_, elements)| reply.bytes.extend_from_slice(elements));
         }
+        Rule::Columns(columns) => columns.write(parts, reply),
         Rule::Any => {
             let null = |part: &&[u8]| part.starts_with(b"_") || part.starts_with(b"$-1");
             let mut parts = parts.peekable();

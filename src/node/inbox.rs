@@ -8,7 +8,6 @@ use bytes::BytesMut;
 use smallvec::{SmallVec, smallvec};
 use tracing::{debug, error};
 
-use crate::anti_entropy::exchange as tree;
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
 use crate::command::spec::Run;
 use crate::command::table::named_by;
@@ -111,9 +110,8 @@ impl Inbox for NodeInbox {
         debug!(%peer, %reason, "a peer is gone");
         node.metrics.connected_peers.sub(1);
         node.metrics.peer_links_lost.bump();
-        let at = &node.peers[usize::from(index)];
         node.end_stream(index);
-        at.exchange.lost();
+        node.end_rounds(index);
         let goodbye = *reason == DownReason::Goodbye;
         node.steer(index, |peer, now| match goodbye {
             true => peer.on_goodbye(now),
@@ -246,7 +244,9 @@ impl Node {
             Message::CheckReply { id, verdict } => self.check_answered(batch, peer, id, verdict),
             Message::Put { id, vnode, record } => {
                 self.join(batch, vnode, record);
-                if id != 0 {
+                if id == 0 {
+                    self.entry_came(peer, record.len());
+                } else {
                     let ok = self.routes.reach(self.routes.me()).counts();
                     batch.to(peer).send(&Message::PutAck { id, ok });
                 }
@@ -427,15 +427,5 @@ impl Node {
             return refuse(reply, "TRYAGAIN the key's coordinator is changing, nothing was done");
         }
         self.coordinate(batch, &request, vnode, run, reply, origin)
-    }
-
-    fn tree_message(&self, peer: PeerIndex, vnode: VnodeId, body: &[u8]) {
-        match tree::Message::decode(body) {
-            Ok(message) if vnode.0 < self.routes.vnodes() => {
-                self.peers[usize::from(peer)].exchange.post(vnode, message);
-            }
-            Ok(_) => error!(vnode = vnode.0, "a peer exchanges a vnode that does not exist"),
-            Err(reason) => error!(%reason, "a peer sent an unreadable exchange message"),
-        }
     }
 }

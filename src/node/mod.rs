@@ -29,9 +29,11 @@ mod inbox;
 mod inflight;
 mod looked;
 mod quorum;
+mod repair;
 mod routes;
 mod slab;
 mod streams;
+mod tending;
 mod unsettled;
 mod upkeep;
 
@@ -64,6 +66,7 @@ use batch::{Batch, Origin};
 use cold::ColdRequests;
 use damage::{Damaged, Losses};
 use engine::Engine;
+use exchange::Exchanges;
 use execute::{Request, Submitted};
 use inflight::{Inflight, Stream};
 use members::Members;
@@ -101,6 +104,11 @@ pub struct Options {
     pub stream_backlog: Bounds,
     /// The most that a segment of the log takes, in bytes.
     pub segment_size: u32,
+    /// In how many milliseconds each vnode is compared once with each other replica; 0: only when
+    /// something may have been missed.
+    pub exchange_interval_ms: u64,
+    /// The most bytes a second that exchanges send to all peers together; 0: no limit.
+    pub exchange_rate: u64,
 }
 
 /// One member as this node sees it.
@@ -178,6 +186,7 @@ pub struct Node {
     unsettled: Unsettled,
     recovery: Mutex<Recovery>,
     members: Members,
+    exchanges: Exchanges,
     peers: Box<[Peer]>,
     links: OnceLock<Links>,
     /// Takes note of a life that begins while the node runs; durable before it returns.
@@ -263,10 +272,11 @@ impl Node {
             own: own.clone(),
             inflight: Inflight::default(),
             operations: quorum::Operations::default(),
-            unsettled: Unsettled::new(topology.vnodes()),
+            unsettled: Unsettled::new(topology.vnodes(), routes.members()),
             recovery: Mutex::default(),
             members: Members::new(options.node, &nodes, started),
             peers: (0..routes.members()).map(|_| Peer::new(options.stream_backlog)).collect(),
+            exchanges: Exchanges::new(options.exchange_interval_ms, options.exchange_rate),
             links: OnceLock::new(),
             on_boot,
             metrics: Metrics::default(),
@@ -305,6 +315,8 @@ impl Node {
         assert!(self.links.set(links).is_ok(), "a node starts once");
         self.spawn_gossip();
         self.spawn_exchanges();
+        let tending = self.clone();
+        tokio::spawn(async move { tending.tend_trees_always().await });
         let ticking = self.clone();
         tokio::spawn(async move { ticking.tick_always().await });
         let expiring = self.clone();
@@ -405,6 +417,7 @@ impl Node {
             // What the peers' streams brought may be lost with it.
             self.peers.iter().for_each(|peer| peer.incoming.lock().owe());
         }
+        self.exchanges.on_recovery();
         let mut recovery = self.recovery.lock();
         for vnode in self.held_vnodes().filter(|&vnode| losses.concerns(vnode)) {
             let others = self.routes.replicas(vnode).iter().filter(|&&peer| peer != me);

@@ -121,6 +121,7 @@ impl Node {
         *at.outbox.write() = Some(link.clone());
         drop(stream);
         self.note_begun(peer, begun);
+        self.begin_rounds(peer);
         self.look_whether_caught_up(peer);
     }
 

@@ -409,7 +409,7 @@ fn plain_flags(key_len: usize, plain: &Plain<'_>, body_len: usize) -> u8 {
     flags_of(key_len, body_len, more)
 }
 
-const fn tag_of(hash: u64) -> u8 {
+pub(super) const fn tag_of(hash: u64) -> u8 {
     (hash >> TAG_SHIFT) as u8
 }
 

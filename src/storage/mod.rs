@@ -2,6 +2,7 @@
 
 mod block;
 pub mod compaction;
+pub mod comparing;
 mod cooling;
 pub mod disk;
 pub mod frame;

@@ -8,6 +8,7 @@ mod durability;
 mod hostile_clients;
 mod hostile_peers;
 mod linearizability;
+mod siblings;
 mod streams;
 mod support;
 mod transcripts;
