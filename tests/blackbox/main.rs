@@ -11,5 +11,6 @@ mod hostile_peers;
 mod linearizability;
 mod membership;
 mod siblings;
+mod streams;
 mod support;
 mod transcripts;
