@@ -15,7 +15,8 @@
 //!   │  │ ◄───────── (Put) its entries that differ    │
 //!   │  │ ◄──────────────────── Differ { upto, … }    │
 //!   │  │ entries that differ (Put) ────────────────► │
-//!   └──┴ the next piece, behind `upto`               │   done when none is left
+//!   └──┴ the next piece, behind `upto`               │
+//!      │ Over ─────────────────────────────────────► │   done when none is left
 //! ```
 //!
 //! Entries themselves travel as ordinary `Put` frames with their own flow control; the shell sends
@@ -32,6 +33,10 @@
 //! with its history. (These trees are not kept; both sides work them out when they are asked for.)
 //!
 //! **Look scope.** Nothing is sent; timestamps travel with the keys and tell who is behind.
+//!
+//! **Two at once.** Both sides may begin with the same vnode; then everything would be sent twice.
+//! The shell of one of them answers [`Body::Busy`], and the other side's exchange serves both: when
+//! the responder hears `Over`, it has been sent everything that differed when it answered the root.
 //!
 //! Every message names the exchange that the initiator gave a number, so an answer to one that was
 //! given up is not taken for an answer to the next.
@@ -92,14 +97,16 @@ pub struct Exchange {
     scope: Scope,
     phase: Phase,
     outcome: Outcome,
+    /// Whether the responder waits for the end.
+    is_awaited: bool,
 }
 
 impl Exchange {
     /// Begins an exchange. `number` tells it from earlier ones with the same peer; `tree` is ours,
     /// of what `scope` compares.
     pub fn start(number: u32, scope: Scope, tree: &Tree, out: &mut Vec<Effect>) -> Exchange {
-        let outcome = Outcome::default();
-        let exchange = Exchange { number, scope, phase: Phase::AwaitsBuckets, outcome };
+        let (phase, outcome) = (Phase::AwaitsBuckets, Outcome::default());
+        let exchange = Exchange { number, scope, phase, outcome, is_awaited: false };
         exchange.send(Body::Root { scope, root: tree.root() }, out);
         exchange
     }
@@ -112,7 +119,9 @@ impl Exchange {
         }
         match (self.phase, &message.body) {
             (Phase::AwaitsBuckets, Body::Same) => self.finish(out),
+            (Phase::AwaitsBuckets, Body::Busy) => self.on_lost(out),
             (Phase::AwaitsBuckets, Body::Buckets(theirs)) => {
+                self.is_awaited = true;
                 let buckets = tree.differing(theirs);
                 self.outcome.buckets = buckets.len();
                 let first = Span::of(buckets);
@@ -175,6 +184,11 @@ impl Exchange {
         self.phase == Phase::Over
     }
 
+    /// The number that tells it from others with the same peer.
+    pub const fn number(&self) -> u32 {
+        self.number
+    }
+
     /// What is compared.
     pub const fn scope(&self) -> Scope {
         self.scope
@@ -196,6 +210,10 @@ impl Exchange {
 
     fn finish(&mut self, out: &mut Vec<Effect>) {
         self.phase = Phase::Over;
+        // Who answered the root by `Same` has nothing to wait for.
+        if self.is_awaited && self.scope != Scope::Look {
+            self.send(Body::Over, out);
+        }
         out.push(Effect::Done(self.outcome));
     }
 }
@@ -207,7 +225,9 @@ pub enum Needs {
     Tree(Scope),
     /// A list of the keys of the span, as in [`Effect::List`], for [`compare`].
     Keys(Scope, Span),
-    /// The message is not for the responder.
+    /// Nothing: the initiator is through.
+    Over,
+    /// Nothing: the message is not for the responder.
     Nothing,
 }
 
@@ -216,6 +236,7 @@ pub fn needs(message: &Message) -> Needs {
     match &message.body {
         Body::Root { scope, .. } => Needs::Tree(*scope),
         Body::Keys { scope, list } => Needs::Keys(*scope, *list.span()),
+        Body::Over => Needs::Over,
         _ => Needs::Nothing,
     }
 }

@@ -30,6 +30,7 @@ mod looked;
 mod quorum;
 mod repair;
 mod routes;
+mod shipping;
 mod slab;
 mod tending;
 mod unsettled;

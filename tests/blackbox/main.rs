@@ -8,5 +8,6 @@ mod durability;
 mod hostile_clients;
 mod hostile_peers;
 mod linearizability;
+mod repair;
 mod support;
 mod transcripts;
