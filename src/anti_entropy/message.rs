@@ -45,9 +45,9 @@ impl Scope {
         matches!(self, Scope::Whole)
     }
 
-    /// Whether keys with digest 0 (tombstones) are listed.
-    pub const fn lists_tombstones(self) -> bool {
-        !matches!(self, Scope::Differing)
+    /// Whether keys with digest 0 travel in lists. For who looks, they tell who knows of a removal.
+    const fn tells_tombstones(self) -> bool {
+        matches!(self, Scope::Look)
     }
 }
 
@@ -259,7 +259,8 @@ fn encode_list(scope: Scope, list: &KeyList, out: &mut impl Put) {
     span.buckets.words().iter().for_each(|word| out.put_u64(*word));
     out.put_u64(span.from);
     out.put_u64(span.upto);
-    for key in list.keys() {
+    let told = |key: &&Key| key.digest != 0 || scope.tells_tombstones();
+    for key in list.keys().iter().filter(told) {
         out.put_u64(key.hash);
         out.put_u64(key.digest);
         if scope == Scope::Look {
