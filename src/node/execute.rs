@@ -527,9 +527,9 @@ impl Node {
         batch.awaited.push(Awaited { tally, origin, reply, deadline });
     }
 
-    /// Sends the records of the last run to every other replica there is a link to, and to the
-    /// stand-ins. Those that count, by their places, are the answer; each of them is told to
-    /// `waiter`.
+    /// Sends the records of the last run to every other replica, or into its backlog while there
+    /// is no link, and to the stand-ins. Those that count, by their places, are the answer; each is
+    /// told to `waiter`.
     pub(super) fn replicate(
         &self,
         batch: &mut Batch,
@@ -538,9 +538,11 @@ impl Node {
         waiter: Option<Waiter>,
     ) -> u16 {
         let mut candidates = 0;
+        let is_replica = self.routes.holds(vnode, self.routes.me());
         for (place, &peer) in self.routes.replicas(vnode).iter().enumerate() {
             let reach = self.routes.reach(peer);
-            if peer == self.routes.me() || !reach.is_linked() {
+            // What a stand-in writes, it holds until all have it: no need for a backlog, too.
+            if peer == self.routes.me() || !is_replica && !reach.is_linked() {
                 continue;
             }
             let outgoing = &mut batch.outgoing[usize::from(peer)];
