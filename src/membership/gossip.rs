@@ -46,7 +46,8 @@ pub struct Options {
     /// An own call that is later than this, in milliseconds, is a pause of this node: nobody could
     /// be heard meanwhile.
     pub pause_ms: u64,
-    /// After a pause of so many milliseconds others may have given this node up: it is told.
+    /// After a pause of so many milliseconds others have surely given this node up; after a shorter
+    /// one only if they say so.
     pub away_ms: u64,
     /// Heartbeats that bring back a member that was given up, so that a dying one does not flap.
     pub beats_to_return: u8,
@@ -65,7 +66,7 @@ impl Default for Options {
             fanout: 3,
             detector: phi::Options::default(),
             pause_ms: 200,
-            away_ms: 1_000,
+            away_ms: 3_000,
             beats_to_return: 3,
             witnesses: 2,
             clock: clock::Options::default(),
@@ -73,8 +74,9 @@ impl Default for Options {
     }
 }
 
-/// After a pause what arrives has waited: clocks are not compared for so long, in milliseconds.
-const CLOCK_REST_MS: u64 = 1_000;
+/// After a pause, what arrives has waited. For so long, in milliseconds, clocks are not compared,
+/// and whoever suspects this node does so for the pause.
+const AFTER_PAUSE_MS: u64 = 1_000;
 
 /// What is believed of a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,7 +115,7 @@ pub enum Effect {
         /// Whether it is off.
         off: bool,
     },
-    /// This node slept for so long that others may have given it up.
+    /// This node slept, and for so long that others have given it up.
     Away {
         /// How long.
         ms: u64,
@@ -162,7 +164,7 @@ struct Member {
     silent: bool,
     /// Heartbeats since it was silent.
     beats: u8,
-    /// Nobody listened at its address, and it was not heard since.
+    /// Nobody listened at its address, and it was neither heard nor reached since.
     refused: bool,
     own: Option<Own>,
     clock_off: bool,
@@ -193,6 +195,16 @@ impl Member {
         let meant = |suspect: &Suspect| suspect.node == node && suspect.generation >= generation;
         self.suspects.iter().any(meant)
     }
+}
+
+/// A pause of this node.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    ms: u64,
+    /// Until when what arrives may have waited for its end.
+    settles: Moment,
+    /// Whether it was told that others have given this node up.
+    told: bool,
 }
 
 /// A stream of chance from one seed (Steele, Lea and Flood, 2014).
@@ -233,7 +245,8 @@ pub struct Gossip {
     /// The last call.
     awake: Moment,
     clock: Clock,
-    clock_rests_until: Moment,
+    /// The pause after which things are still settling.
+    pause: Option<Pause>,
     chance: Chance,
 }
 
@@ -262,7 +275,7 @@ impl Gossip {
             next_round: Moment(now.0 + phase),
             awake: now,
             clock: Clock::new(options.clock),
-            clock_rests_until: now,
+            pause: None,
             chance,
         };
         gossip.set_members(members, now);
@@ -331,6 +344,15 @@ impl Gossip {
         if message.pulse > self.members[at].pulse {
             self.heard(at, message, now, wall, out);
         }
+        let given_up = |suspect: &Suspect| {
+            suspect.node == self.me && suspect.generation >= self.pulse.generation
+        };
+        if let Some(pause) = self.pause.filter(|pause| !pause.told)
+            && message.suspects.iter().any(given_up)
+        {
+            self.pause = Some(Pause { told: true, ..pause });
+            out.push(Effect::Away { ms: pause.ms });
+        }
         for rumour in &message.rumours {
             self.hearsay(rumour, now, out);
         }
@@ -343,6 +365,13 @@ impl Gossip {
         if let Some(at) = self.place(node) {
             self.members[at].refused = true;
             self.judge(now, out);
+        }
+    }
+
+    /// Somebody listens at the address of `node` again.
+    pub fn on_reached(&mut self, node: NodeId) {
+        if let Some(at) = self.place(node) {
+            self.members[at].refused = false;
         }
     }
 
@@ -359,6 +388,7 @@ impl Gossip {
     fn wake(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let late_ms = now.since(self.awake).saturating_sub(self.options.tick_ms);
         self.awake = self.awake.max(now);
+        self.pause = self.pause.filter(|pause| now < pause.settles);
         if late_ms <= self.options.pause_ms {
             return;
         }
@@ -366,8 +396,9 @@ impl Gossip {
             member.direct.excuse(late_ms, now);
             member.anywhere.excuse(late_ms, now);
         }
-        self.clock_rests_until = Moment(now.0 + CLOCK_REST_MS);
-        if late_ms >= self.options.away_ms {
+        let told = late_ms >= self.options.away_ms;
+        self.pause = Some(Pause { ms: late_ms, settles: Moment(now.0 + AFTER_PAUSE_MS), told });
+        if told {
             out.push(Effect::Away { ms: late_ms });
         }
     }
@@ -406,7 +437,7 @@ impl Gossip {
             member.clock_off = message.clock_off;
             out.push(Effect::Clock { node, off: message.clock_off });
         }
-        if now >= self.clock_rests_until {
+        if self.pause.is_none() {
             self.clock.on_heartbeat(node, message.wall, wall, now);
         }
         if message.leaving {

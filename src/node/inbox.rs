@@ -96,7 +96,7 @@ impl Inbox for NodeInbox {
         });
         // A start is one process, and so is a boot; another one may have missed anything.
         let life = u64::from(start) << 16 | u64::from(boot.0);
-        node.steer(index, |peer, now| peer.on_link_up(life, now));
+        node.peer_linked(peer, index, life);
         node.begin_stream(index, &greeting, start_before, link);
         let _ = link.send(&Message::Status { body: &[node.status()] });
         node.metrics.connected_peers.add(1);

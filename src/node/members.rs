@@ -249,6 +249,12 @@ impl Node {
         }
     }
 
+    /// There is a link to `peer`, which lives its life `life`.
+    pub(super) fn peer_linked(&self, peer: NodeId, index: PeerIndex, life: u64) {
+        self.gossip_event(|gossip, _| gossip.on_reached(peer));
+        self.steer(index, |peer, now| peer.on_link_up(life, now));
+    }
+
     /// Tells everybody that this node stops.
     pub(super) fn say_goodbye(&self) {
         self.gossip_event(|gossip, out| gossip.leave(super::now(), out));
@@ -410,7 +416,7 @@ impl Node {
             lag_changes: lag.changes,
             lag_ms: lag.ms,
             hints: 0,
-            last_exchange: None,
+            last_exchange: self.last_exchange(node),
         }
     }
 

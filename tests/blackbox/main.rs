@@ -5,9 +5,11 @@
 
 mod deaths;
 mod durability;
+mod healing;
 mod hostile_clients;
 mod hostile_peers;
 mod linearizability;
+mod membership;
 mod siblings;
 mod streams;
 mod support;

@@ -127,4 +127,13 @@ pub const ROWS: &[Spec] = &[
             "Begins to compare and mend the replicas of one vnode or of all, deletes too; STATUS tells how far that is",
         )
         .args(&[Arg::oneof("which", &[VNODE, ALL, Arg::word("status", "STATUS")]).optional()]),
+    Spec::new("kv.status", 1, Run::Session)
+        .flags(&[Loading, Stale], &[Category::Connection])
+        .tips(&["nondeterministic_output"])
+        .docs(
+            Group::Kvorum,
+            "0.1.0",
+            PER_NODE,
+            "Tells of every member how this node sees it: state, phi, load, lag, hints, clock",
+        ),
 ];
