@@ -78,7 +78,7 @@ fn await_calm(cluster: &Cluster, nodes: &[usize], peers: u64) {
 fn assert_held(cluster: &Cluster, node: usize, pairs: &BTreeMap<String, String>) {
     let mut client = cluster.client(node);
     assert_eq!(client.say("READONLY").expect("an answer"), Value::ok());
-    let mut forwarded = || cluster.client(node).info("quorum", "forwarded").expect("INFO");
+    let forwarded = || cluster.client(node).info("quorum", "forwarded").expect("INFO");
     let before = until("the node answers for itself", CALM_WITHIN, || {
         let before = forwarded();
         client.call(&["GET", "nothing"]).expect("an answer");
