@@ -31,6 +31,7 @@ mod looked;
 mod quorum;
 mod repair;
 mod routes;
+mod shipping;
 mod slab;
 mod streams;
 mod tending;

@@ -10,6 +10,7 @@ mod hostile_clients;
 mod hostile_peers;
 mod linearizability;
 mod membership;
+mod repair;
 mod siblings;
 mod streams;
 mod support;
