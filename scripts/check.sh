@@ -16,5 +16,6 @@ step cargo clippy --quiet --locked --all-targets -- -D warnings
 # The pages show private items, too, so links to them lead somewhere.
 RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' step cargo doc --quiet --locked --no-deps --document-private-items
 step scripts/licences.py
+step scripts/chaos.sh --self-test
 for script in scripts/*.sh .ci/run; do step bash -n "$script"; done
 [[ ${1-} == --quick ]] || step scripts/test.sh

@@ -10,7 +10,7 @@
 //! | 9 | `main`: the command line |
 //! | 8 | [`config`]: flags, environment and file, cut into each room's options |
 //! | 7 | [`server`]: the client's door · [`admin`]: the operator's door |
-//! | 6 | [`node`]: the shell that holds tasks, clock and wiring; it decides nothing |
+//! | 6 | [`node`]: the shell that holds tasks, clock and wiring; it decides nothing · `simulation`\*: a thin one for tests |
 //! | 5 | [`peer`]: node-to-node frames and links |
 //! | 4 | [`coordinator`]\*, [`handoff`]\*, [`command`]\*: what to do · [`storage`]: the engine |
 //! | 3 | [`value`]\*: the lattice — entry, register, join, digest, change |
@@ -37,6 +37,8 @@ pub mod storage;
 pub mod peer;
 
 pub mod node;
+#[cfg(test)]
+mod simulation;
 
 pub mod admin;
 pub mod server;

@@ -1,6 +1,6 @@
 //! The command line: `kvorum server` runs a node, `kvorum dev` a whole cluster to try, `kvorum
-//! health` asks whether a node answers, `kvorum log` looks at the data on disk, and `kvorum repair`
-//! has replicas compared and mended.
+//! health` asks whether a node answers, `kvorum status` who is there, `kvorum log` looks at the data
+//! on disk, and `kvorum repair` has replicas compared and mended.
 
 use std::process::ExitCode;
 
@@ -9,6 +9,8 @@ use kvorum::config::row::server_command;
 use kvorum::config::settings::Settings;
 use tikv_jemallocator::Jemalloc;
 
+#[path = "main/asked.rs"]
+mod asked;
 #[path = "main/dev.rs"]
 mod dev;
 #[path = "main/health.rs"]
@@ -21,6 +23,8 @@ mod ports;
 mod repair;
 #[path = "main/serve.rs"]
 mod serve;
+#[path = "main/status.rs"]
+mod status;
 
 /// jemalloc gives memory back after a cluster shrank, which glibc's allocator does not.
 #[global_allocator]
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         },
         Some(("dev", flags)) => dev::run_dev(flags),
         Some(("health", flags)) => health::run_health(flags),
+        Some(("status", flags)) => status::run_status(flags),
         Some(("log", flags)) => log::run_log(flags),
         Some(("repair", flags)) => repair::run_repair(flags),
         _ => unreachable!("clap demands a subcommand and knows no other"),
@@ -65,6 +70,7 @@ fn command() -> Command {
         .subcommand(server_command())
         .subcommand(dev::dev_command())
         .subcommand(health::health_command())
+        .subcommand(status::status_command())
         .subcommand(log::log_command())
         .subcommand(repair::repair_command())
 }

@@ -21,11 +21,18 @@ pub const PEER_FRAME_SIZE_MAX: usize = 768 << 20;
 /// Longest frame before a peer has proved that it knows the secret.
 pub const PEER_HELLO_SIZE_MAX: usize = 1 << 10;
 
+/// Longest round of gossip: a digest of every member fits many times.
+pub const GOSSIP_SIZE_MAX: usize = 16 << 10;
+
 /// Most replicas of a key (N): a tally of them fits a machine word.
 pub const REPLICAS_MAX: usize = 16;
 
 /// Most siblings a string may gather before writes answer `-TOOMANYSIBLINGS`.
 pub const SIBLINGS_MAX: usize = 32;
+
+/// Longest context token, in characters: a history of tens of thousands of writers fits, and what
+/// a stranger sends is not read further.
+pub const TOKEN_SIZE_MAX: usize = 1 << 20;
 
 /// Redis Cluster's hash slots.
 pub const SLOTS: u16 = 16_384;

@@ -5,6 +5,7 @@
 //! The texts are Redis's own: clients match on them.
 
 use crate::base::wire::Put;
+use crate::value::token::TokenError;
 use crate::value::view::WrongType;
 
 use super::spec::Call;
@@ -58,8 +59,16 @@ pub enum Fault<'a> {
     LcsSize,
     /// OBJECT FREQ, which only an LFU policy could answer.
     NoFrequency,
+    /// A context token that was not made here, or not for this key.
+    Token(TokenError),
     /// A subcommand that the container command (first, in capitals) lacks.
     Subcommand(&'static str, &'a [u8]),
+}
+
+impl From<TokenError> for Fault<'_> {
+    fn from(error: TokenError) -> Self {
+        Fault::Token(error)
+    }
 }
 
 impl From<WrongType> for Fault<'_> {
@@ -111,6 +120,7 @@ impl Fault<'_> {
             Fault::Arity(command) => {
                 return joined(&[b"ERR wrong number of arguments for '", command.as_bytes(), END]);
             }
+            Fault::Token(error) => return format!("ERR {error}").into_bytes(),
             Fault::ExpireOption(option) => return joined(&[b"ERR Unsupported option ", option]),
             Fault::Subcommand(container, word) => {
                 let word = &word[..word.len().min(SUBCOMMAND_SHOWN_MAX)];

@@ -19,6 +19,7 @@ pub mod range;
 pub mod refusal;
 pub mod rows;
 pub mod scan;
+pub mod siblings;
 pub mod spec;
 pub mod string;
 pub mod table;

@@ -182,6 +182,7 @@ impl Model {
                 let kept = self.keys.entry(key.to_vec()).or_insert_with(zero);
                 kept.value = counted(&kept.value, *amount);
             }
+            Change::Seen(_) => unreachable!("the model keeps no history"),
             Change::Expire(expire_at) => {
                 self.keys.get_mut(key).expect("only a visible key's expiry changes").expire_at =
                     *expire_at;

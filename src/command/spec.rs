@@ -210,6 +210,7 @@ impl Spec {
     pub fn is_blind(&self, args: &[&[u8]]) -> bool {
         const LOOKS_BACK: [&[u8]; 4] = [b"nx", b"xx", b"get", b"keepttl"];
         let looks_back = |arg: &&[u8]| LOOKS_BACK.iter().any(|word| word.eq_ignore_ascii_case(arg));
-        self.flags.has(Flag::Blind) && (self.name != "set" || !args.iter().skip(3).any(looks_back))
+        let has_conditions = matches!(self.name, "set" | "kv.set");
+        self.flags.has(Flag::Blind) && !(has_conditions && args.iter().skip(3).any(looks_back))
     }
 }

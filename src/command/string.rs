@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use crate::base::time::UnixMs;
 use crate::value::change::{Change, Expire};
 use crate::value::view::View;
 
@@ -15,30 +16,35 @@ use super::spec::Call;
 
 /// Which command's options are read: they share most words, and each refuses some.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
+pub(super) enum Family {
     Set,
     GetEx,
+    KvSet,
 }
 
-/// The options of SET and GETEX.
+/// The options of SET, GETEX and KV.SET.
 #[derive(Clone, Copy, Default)]
-struct Options<'a> {
+pub(super) struct Options<'a> {
     nx: bool,
     xx: bool,
     get: bool,
     keep_ttl: bool,
     persist: bool,
     expire: Option<(Unit, &'a [u8])>,
+    /// The token after CONTEXT.
+    pub(super) context: Option<&'a [u8]>,
 }
 
 impl<'a> Options<'a> {
-    fn parse(words: &[&'a [u8]], family: Family) -> Result<Options<'a>, Fault<'a>> {
+    pub(super) fn parse(words: &[&'a [u8]], family: Family) -> Result<Options<'a>, Fault<'a>> {
         let mut options = Options::default();
         let mut words = words.iter();
         while let Some(&word) = words.next() {
             if let Some(unit) = Unit::of_option(word) {
                 let amount = words.next().ok_or(Fault::Syntax)?;
                 options.take_expiry(unit, amount)?;
+            } else if family == Family::KvSet && options.context.is_none() && is(word, "CONTEXT") {
+                options.context = Some(words.next().ok_or(Fault::Syntax)?);
             } else {
                 options.take_word(word, family)?;
             }
@@ -56,17 +62,40 @@ impl<'a> Options<'a> {
     }
 
     fn take_word(&mut self, word: &[u8], family: Family) -> Result<(), Fault<'a>> {
-        let set = family == Family::Set;
+        let set = family != Family::GetEx;
         let flag = match word {
             _ if set && is(word, "NX") && !self.xx => &mut self.nx,
             _ if set && is(word, "XX") && !self.nx => &mut self.xx,
-            _ if set && is(word, "GET") => &mut self.get,
+            _ if family == Family::Set && is(word, "GET") => &mut self.get,
             _ if set && is(word, "KEEPTTL") && self.expire.is_none() => &mut self.keep_ttl,
             _ if !set && is(word, "PERSIST") && self.expire.is_none() => &mut self.persist,
             _ => return Err(Fault::Syntax),
         };
         *flag = true;
         Ok(())
+    }
+
+    /// What becomes of the key's time to live, for `command`.
+    pub(super) fn expire<'b>(
+        &self,
+        now: UnixMs,
+        command: &'static str,
+    ) -> Result<Expire, Fault<'b>> {
+        Ok(match self.expire {
+            Some((unit, amount)) => Expire::At(unit.positive_moment(amount, now, command)?),
+            None if self.keep_ttl => Expire::Keep,
+            None => Expire::Clear,
+        })
+    }
+
+    /// Whether a condition asks if the key is there.
+    pub(super) const fn has_condition(&self) -> bool {
+        self.nx || self.xx
+    }
+
+    /// Whether the condition forbids to write a key that is, or is not, there.
+    pub(super) const fn refuses(&self, is_there: bool) -> bool {
+        if is_there { self.nx } else { self.xx }
     }
 }
 
@@ -102,12 +131,8 @@ pub fn set(call: &mut Call<'_, '_>) {
     answer(call, |call| {
         let (key, value) = (call.args[1], call.args[2]);
         let options = Options::parse(&call.args[3..], Family::Set)?;
-        let expire = match options.expire {
-            Some((unit, amount)) => Expire::At(unit.positive_moment(amount, call.now, "set")?),
-            None if options.keep_ttl => Expire::Keep,
-            None => Expire::Clear,
-        };
-        if !(options.nx || options.xx || options.get) {
+        let expire = options.expire(call.now, "set")?;
+        if !(options.has_condition() || options.get) {
             // The hot path looks at nothing.
             call.reply.ok();
             call.changes.push((key, put(value, expire)));
@@ -117,7 +142,7 @@ pub fn set(call: &mut Call<'_, '_>) {
         if options.get {
             reply_string(call, view.as_ref())?;
         }
-        let refused = if view.is_some() { options.nx } else { options.xx };
+        let refused = options.refuses(view.is_some());
         match (options.get, refused) {
             (true, _) => {}
             (false, true) => call.reply.null(),

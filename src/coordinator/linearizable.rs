@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 /// What a client did and, for a read, saw.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Did {
+pub(crate) enum Did {
     Set(u32),
     Delete,
     Get(Option<u32>),
@@ -17,12 +17,12 @@ pub(super) enum Did {
 
 /// One command of a history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Command {
-    pub(super) did: Did,
+pub(crate) struct Command {
+    pub(crate) did: Did,
     /// When the client sent it.
-    pub(super) began: u64,
+    pub(crate) began: u64,
     /// When the answer came, if one came.
-    pub(super) ended: Option<u64>,
+    pub(crate) ended: Option<u64>,
 }
 
 impl Command {
@@ -32,7 +32,7 @@ impl Command {
 }
 
 /// Whether `history` (at most 64 commands, on a key that begins absent) is linearizable.
-pub(super) fn is_linearizable(history: &[Command]) -> bool {
+pub(crate) fn is_linearizable(history: &[Command]) -> bool {
     assert!(history.len() <= 64, "a history is a word of bits");
     let says = |c: &&Command| c.ended.is_some() || !matches!(c.did, Did::Get(_));
     let history: Vec<Command> = history.iter().filter(says).copied().collect();

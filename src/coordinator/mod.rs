@@ -9,7 +9,7 @@ pub mod tally;
 pub mod write;
 
 #[cfg(test)]
-mod linearizable;
+pub(crate) mod linearizable;
 #[cfg(test)]
 mod machine_tests;
 #[cfg(test)]

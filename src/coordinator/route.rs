@@ -26,6 +26,23 @@ pub enum Reach {
     Down,
     /// Reachable, but it may have forgotten acknowledged writes: takes writes, counts in nothing.
     Recovering,
+    /// Its link is lost, and it is still waited for: nobody takes its place as coordinator, and it
+    /// can be asked nothing.
+    Awaited,
+    /// Reachable, and it counts, but its clock is off: it coordinates only what nobody else can.
+    Skewed,
+}
+
+impl Reach {
+    /// Whether it counts in R and W now.
+    pub const fn counts(self) -> bool {
+        matches!(self, Reach::Up | Reach::Skewed)
+    }
+
+    /// Whether there is a link to it.
+    pub const fn is_linked(self) -> bool {
+        !matches!(self, Reach::Down | Reach::Awaited)
+    }
 }
 
 /// Where a request came from.
@@ -56,14 +73,17 @@ pub fn route(
     origin: Origin,
     state_of: impl Fn(NodeId) -> Reach,
 ) -> Route {
-    let mut up = replicas.iter().copied().filter(|&node| state_of(node) == Reach::Up);
+    let first = |fits: fn(Reach) -> bool| replicas.iter().find(|&&node| fits(state_of(node)));
     match origin {
-        Origin::Client => match up.next() {
-            Some(node) if node == me => Route::Local,
-            Some(node) => Route::Forward(node),
-            None => Route::Nobody,
-        },
-        Origin::Peer if up.any(|node| node == me) => Route::Local,
+        Origin::Client => {
+            let sound = first(|reach| matches!(reach, Reach::Up | Reach::Awaited));
+            match sound.or_else(|| first(Reach::counts)).copied() {
+                Some(node) if node == me => Route::Local,
+                Some(node) => Route::Forward(node),
+                None => Route::Nobody,
+            }
+        }
+        Origin::Peer if replicas.contains(&me) && state_of(me).counts() => Route::Local,
         Origin::Peer => Route::Nobody,
     }
 }
@@ -74,7 +94,7 @@ pub fn others<'a>(
     me: NodeId,
     state_of: impl Fn(NodeId) -> Reach + 'a,
 ) -> impl Iterator<Item = NodeId> + 'a {
-    replicas.iter().copied().filter(move |&node| node != me && state_of(node) == Reach::Up)
+    replicas.iter().copied().filter(move |&node| node != me && state_of(node).counts())
 }
 
 /// Fewer replicas count than the request needs. Nothing was done.
@@ -138,6 +158,30 @@ mod tests {
                     assert!(asked.iter().all(|&n| n != me && of(n) == Reach::Up));
                     assert!(asked.is_sorted());
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_is_awaited_keeps_its_place_and_a_skewed_one_is_the_last_resort() {
+        use Reach::{Awaited, Down, Skewed, Up};
+        let replicas = &NODES[..3];
+        for (states, coordinates, asked) in [
+            ([Awaited, Up, Up], Some(0), vec![1, 2]),
+            ([Skewed, Up, Up], Some(1), vec![0, 1, 2]),
+            ([Skewed, Awaited, Down], Some(1), vec![0]),
+            ([Down, Skewed, Down], Some(1), vec![1]),
+            ([Down, Skewed, Skewed], Some(1), vec![1, 2]),
+        ] {
+            let of = |node: NodeId| states[usize::from(node.0) - 1];
+            let stranger = NODES[3];
+            let expected = coordinates.map_or(Route::Nobody, |at: usize| Route::Forward(NODES[at]));
+            assert_eq!(route(replicas, stranger, Origin::Client, of), expected);
+            let expected: Vec<NodeId> = asked.iter().map(|&at: &usize| NODES[at]).collect();
+            assert_eq!(others(replicas, stranger, of).collect::<Vec<_>>(), expected);
+            for (at, &node) in replicas.iter().enumerate() {
+                let runs = route(replicas, node, Origin::Peer, of) == Route::Local;
+                assert_eq!(runs, states[at].counts());
             }
         }
     }

@@ -1,3 +1,4 @@
-//! Hinted handoff (Dynamo §4.6): what a stand-in keeps for a node that is away (pure).
-//!
-//! The room is kept empty until sloppy quorums arrive: an outage today means fewer than N copies, never a stand-in.
+//! Hinted handoff (Dynamo §4.6): what a stand-in keeps for replicas that are away, and how it is
+//! brought to them without their clients feeling it (pure).
+
+pub mod pace;

@@ -1,3 +1,13 @@
 //! Who is in the cluster and who is reachable: gossip, generations and phi-accrual suspicion (pure).
 //!
-//! Routing today leaves a node when its link is refused or broken; the gossip machine moves in here.
+//! [`gossip`] says who is heard, [`steering`] makes of that and of the links what routing may
+//! believe, [`clock`] judges this node's own clock. Suspicion steers routing, never ownership.
+
+pub mod clock;
+pub mod gossip;
+pub mod heartbeat;
+pub mod phi;
+pub mod steering;
+
+#[cfg(test)]
+mod gossip_tests;

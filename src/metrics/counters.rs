@@ -178,6 +178,8 @@ metrics! {
         Counter uncertain: "-UNCERTAIN replies: a write that may or may not survive.",
     }
     Peers {
+        Counter suspicions: "Times that a member was not heard for longer than its rhythm explains.",
+        Counter sleeps: "Times that this node slept so long that others may have given it up.",
         Gauge connected_peers: "Peers with a link now.",
         Gauge recovering_vnodes: "Vnodes that do not count yet after an unclean start.",
         Counter peer_links_lost: "Links to peers that broke.",

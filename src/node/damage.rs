@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::{error, info, warn};
 
 use crate::base::id::VnodeId;
-use crate::coordinator::route::Reach;
 
 use super::Node;
 use super::batch::PeerIndex;
@@ -101,12 +100,13 @@ impl Node {
     pub(super) fn watch_return(&self) {
         if self.returning.load(Ordering::Acquire)
             && self.greeted.load(Ordering::Acquire)
+            && !self.rests()
             && self.vnodes_unsettled() == 0
         {
             self.returning.store(false, Ordering::Release);
             if self.recovery.lock().is_over() {
                 info!("caught up with the peers in reach: this node counts again");
-                self.routes.set_reach(self.routes.me(), Reach::Up);
+                self.steer_own();
                 self.tell_status();
             }
         }

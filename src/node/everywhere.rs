@@ -13,7 +13,7 @@ use crate::base::wire::{Cursor as Bytes, Put};
 use crate::command::glob;
 use crate::command::scan::{Cursor, Scan};
 use crate::command::spec::Merge;
-use crate::coordinator::route::{Reach, admit};
+use crate::coordinator::route::admit;
 use crate::peer::message::FwdStatus;
 use crate::resp::reply::Reply;
 use crate::value::change::Change;
@@ -90,7 +90,7 @@ impl Node {
     /// Who answers for a vnode: its coordinator for a write, for a read this node if it can.
     fn serves(&self, vnode: VnodeId, writes: bool) -> Option<PeerIndex> {
         let me = self.routes.me();
-        let here = self.routes.holds(vnode, me) && self.routes.reach(me) == Reach::Up;
+        let here = self.routes.holds(vnode, me) && self.routes.reach(me).counts();
         if here && !writes && !self.unsettled.contains(vnode) {
             return Some(me);
         }
@@ -132,7 +132,7 @@ impl Node {
         let me = self.routes.me();
         let known =
             |vnode: &VnodeId| vnode.0 < self.routes.vnodes() && self.routes.holds(*vnode, me);
-        if !vnodes.iter().all(known) || self.routes.reach(me) != Reach::Up {
+        if !vnodes.iter().all(known) || !self.routes.reach(me).counts() {
             return refuse(out, "TRYAGAIN the vnodes' owner is changing, nothing was done");
         }
         let request = Request { args, ..*request };

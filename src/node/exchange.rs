@@ -25,7 +25,7 @@ use crate::anti_entropy::tree::{BUCKETS, Tree};
 use crate::base::hash::Digest;
 use crate::base::id::{NodeId, VnodeId};
 use crate::base::time::{Moment, UnixMs};
-use crate::coordinator::route::Reach;
+use crate::membership::steering::Steering;
 use crate::peer::message::Message as Frame;
 use crate::peer::outbox::Outbox;
 
@@ -233,6 +233,13 @@ impl Node {
         }
     }
 
+    /// A peer with which nothing is left to compare has what it missed.
+    pub(super) fn look_whether_caught_up(&self, peer: PeerIndex) {
+        if !self.held_vnodes().any(|vnode| self.unsettled.owes(vnode, peer)) {
+            self.steer(peer, Steering::on_caught_up);
+        }
+    }
+
     /// When an exchange with `peer` that this node began was last through.
     pub fn last_exchange(&self, peer: NodeId) -> Option<UnixMs> {
         let peer = &self.peers[usize::from(self.routes.index(peer)?)];
@@ -381,7 +388,7 @@ impl Node {
 
     /// A vnode that does not count and could learn from `peer`, which does.
     fn next_recovering(&self, peer: PeerIndex, busy: impl Fn(VnodeId) -> bool) -> Option<VnodeId> {
-        if self.routes.reach(peer) != Reach::Up {
+        if !self.routes.reach(peer).counts() {
             // It may have forgotten the same. What is owed asks it all the same.
             return None;
         }
@@ -401,7 +408,7 @@ impl Node {
             Why::Need(_) if recovering => Scope::Whole,
             Why::Need(_) => Scope::Differing,
         };
-        let counting = self.routes.reach(walk.peer) == Reach::Up;
+        let counting = self.routes.reach(walk.peer).counts();
         let states =
             if scope.compares_states() { Some(self.tree_of_states(vnode).await) } else { None };
         walk.number = walk.number.wrapping_add(1);
@@ -476,6 +483,7 @@ impl Node {
             && let Some(Answering { owed: Some(owed), .. }) = walk.answering.remove(&vnode)
         {
             self.unsettled.settle_if(vnode, walk.peer, owed);
+            self.look_whether_caught_up(walk.peer);
         }
     }
 
@@ -600,6 +608,7 @@ impl Node {
             self.peers.iter().for_each(|peer| peer.exchange.wake());
         }
         self.unsettled.settle_if(vnode, peer, active.owed);
+        self.look_whether_caught_up(peer);
         self.metrics.exchanges.bump();
         self.peers[usize::from(peer)].exchange.through.store(super::now().0, Ordering::Relaxed);
         if outcome.buckets > 0 {
@@ -616,7 +625,7 @@ impl Node {
 
     /// A whole exchange of `vnode` with `peer` is through: it may count again.
     fn restored(&self, peer: PeerIndex, vnode: VnodeId, counted: bool) {
-        let counting = counted && self.routes.reach(peer) == Reach::Up;
+        let counting = counted && self.routes.reach(peer).counts();
         let mut recovery = self.recovery.lock();
         let was_over = recovery.is_over();
         recovery.on_exchanged(vnode, self.routes.node(peer), counting);
@@ -625,7 +634,7 @@ impl Node {
         drop(recovery);
         if is_over && !was_over && !self.returning.load(Ordering::Acquire) {
             info!("recovered from peers: this node counts again");
-            self.routes.set_reach(self.routes.me(), Reach::Up);
+            self.steer_own();
             self.tell_status();
         }
     }

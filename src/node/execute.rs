@@ -13,7 +13,7 @@ use crate::base::time::UnixMs;
 use crate::command::flags::Flag;
 use crate::command::spec::{Call, Keyed, Merge, Run, Spec};
 use crate::coordinator::contract::{Effective, Override};
-use crate::coordinator::route::{Reach, admit};
+use crate::coordinator::route::admit;
 use crate::coordinator::tally::Tally;
 use crate::peer::message::{FWD_READONLY, FWD_RESP3, FwdStatus, Message};
 use crate::resp::reply::{Protocol, Reply};
@@ -198,6 +198,10 @@ impl Node {
             return self.run_or_park(batch, request, vnode, run, out, origin, once);
         }
         match standing.coordinator {
+            Some(peer) if !self.routes.reach(peer).is_linked() => {
+                self.metrics.tryagain.bump();
+                refuse(out, "TRYAGAIN the link to the key's coordinator is lost, nothing was done")
+            }
             Some(peer) => self.forward(batch, request, peer, flags, origin),
             None => self.cluster_down(
                 out,
@@ -215,7 +219,7 @@ impl Node {
         !request.writes()
             && request.asked.r.unwrap_or(self.quorum.r) <= 1
             && self.routes.holds(vnode, self.routes.me())
-            && self.routes.reach(self.routes.me()) == Reach::Up
+            && self.routes.reach(self.routes.me()).counts()
     }
 
     /// Coordinates a request for keys of one vnode, which this node holds.
@@ -274,7 +278,7 @@ impl Node {
         if !coordinates && request.readonly && self.may_read_here(request, vnode) {
             return self.run_read(batch, request, vnode, run, out).map(|()| DONE);
         }
-        if !self.routes.holds(vnode, me) || self.routes.reach(me) != Reach::Up {
+        if !self.routes.holds(vnode, me) || !self.routes.reach(me).counts() {
             let text = "TRYAGAIN the key's coordinator is changing, nothing was done";
             return Ok(refuse(out, text));
         }
@@ -501,14 +505,14 @@ impl Node {
         let mut candidates = 0;
         for (place, &peer) in self.routes.replicas(vnode).iter().enumerate() {
             let reach = self.routes.reach(peer);
-            if peer == self.routes.me() || reach == Reach::Down {
+            if peer == self.routes.me() || !reach.is_linked() {
                 continue;
             }
             let outgoing = &mut batch.outgoing[usize::from(peer)];
             for record in batch.records.iter() {
                 outgoing.replicate(vnode, record);
             }
-            if reach == Reach::Up {
+            if reach.counts() {
                 candidates |= 1 << place;
                 if let Some(waiter) = waiter {
                     let nth = outgoing.reps;

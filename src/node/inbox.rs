@@ -13,7 +13,6 @@ use crate::base::wire::{Cursor, Put};
 use crate::command::spec::Run;
 use crate::command::table::named_by;
 use crate::coordinator::contract::Override;
-use crate::coordinator::route::Reach;
 use crate::peer::frame;
 use crate::peer::inbox::{Inbox, Settling};
 use crate::peer::message::{FWD_READONLY, FWD_RESP3, FwdStatus, Message, Verdict};
@@ -103,9 +102,11 @@ impl Inbox for NodeInbox {
             told_ignoring: node.ignores_changes(),
         });
         *at.outbox.write() = Some(link.clone());
-        // Until it says that it counts, it takes writes only.
-        node.routes.set_reach(index, Reach::Recovering);
+        // A start is one process, and so is a boot; another one may have missed anything.
+        let life = u64::from(start) << 16 | u64::from(boot.0);
+        node.peer_linked(peer, index, life);
         node.owe(index);
+        node.look_whether_caught_up(index);
         let _ = link.send(&Message::Status { body: &[node.status()] });
         node.metrics.connected_peers.add(1);
         debug!(%peer, boot = boot.0, "a peer is there");
@@ -118,7 +119,11 @@ impl Inbox for NodeInbox {
         debug!(%peer, %reason, "a peer is gone");
         node.metrics.connected_peers.sub(1);
         node.metrics.peer_links_lost.bump();
-        node.routes.set_reach(index, Reach::Down);
+        let goodbye = *reason == DownReason::Goodbye;
+        node.steer(index, |peer, now| match goodbye {
+            true => peer.on_goodbye(now),
+            false => peer.on_link_lost(now),
+        });
         let at = &node.peers[usize::from(index)];
         *at.outbox.write() = None;
         at.exchange.lost();
@@ -175,14 +180,22 @@ impl Inbox for NodeInbox {
             && matches!(reason, DownReason::ConnectionRefused)
         {
             self.0.peers[usize::from(index)].met.store(true, Ordering::Release);
+            self.0.peer_refused(peer);
         }
+    }
+
+    fn gossip(&self, peer: NodeId, body: &[u8]) {
+        self.0.gossip_heard(peer, body);
+    }
+
+    fn refused(&self, peer: NodeId) {
+        self.unreachable(peer, &DownReason::ConnectionRefused);
     }
 }
 
 impl Node {
     fn status(&self) -> u8 {
-        let counts = self.routes.reach(self.routes.me()) == Reach::Up && !self.ignores_changes();
-        u8::from(!counts)
+        u8::from(!self.counts())
     }
 
     /// Tells every peer whether this node counts.
@@ -231,21 +244,26 @@ impl Node {
                 if id == 0 {
                     self.entry_came(peer, record.len());
                 } else {
-                    let ok = self.routes.reach(self.routes.me()) == Reach::Up;
+                    let ok = self.routes.reach(self.routes.me()).counts();
                     batch.to(peer).send(&Message::PutAck { id, ok });
                 }
             }
             Message::PutAck { id, ok } => self.put_answered(batch, peer, id, ok),
             Message::Tree { vnode, body, .. } => self.tree_message(peer, vnode, body),
             Message::Status { body } => {
-                let reach = if body.first() == Some(&0) { Reach::Up } else { Reach::Recovering };
-                self.routes.set_reach(peer, reach);
+                let counts = body.first() == Some(&0);
+                self.steer(peer, |peer, now| peer.on_status(counts, now));
                 self.peers[usize::from(peer)].met.store(true, Ordering::Release);
-                if reach == Reach::Up {
+                if counts {
                     self.peers[usize::from(peer)].exchange.wake();
                 }
             }
-            Message::Ping { .. } | Message::Pong { .. } => {}
+            Message::Resume { .. } | Message::CaughtUp { .. } | Message::Settled { .. } => {}
+            // The links keep these to themselves.
+            Message::Ping { .. }
+            | Message::Pong { .. }
+            | Message::Gossip { .. }
+            | Message::Goodbye => {}
         }
     }
 
@@ -316,7 +334,7 @@ impl Node {
         key: &[u8],
     ) {
         let mut held = BytesMut::new();
-        let verdict = if self.routes.reach(self.routes.me()) != Reach::Up
+        let verdict = if !self.routes.reach(self.routes.me()).counts()
             || vnode.0 >= self.routes.vnodes()
         {
             Verdict::NotCounting
@@ -397,7 +415,7 @@ impl Node {
         };
         let vnode = self.vnode_of(key);
         let me = self.routes.me();
-        if !self.routes.holds(vnode, me) || self.routes.reach(me) != Reach::Up {
+        if !self.routes.holds(vnode, me) || !self.routes.reach(me).counts() {
             return refuse(reply, "TRYAGAIN the key's coordinator is changing, nothing was done");
         }
         self.coordinate(batch, &request, vnode, run, reply, origin)

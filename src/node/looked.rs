@@ -5,7 +5,9 @@
 
 use std::cell::Cell;
 
+use crate::base::hash::HashSeed;
 use crate::metrics::counters::Metrics;
+use crate::value::entry::Entry;
 use crate::value::view::{Usage, View, Views};
 
 /// Lookups that are not in the node's counters yet.
@@ -54,6 +56,20 @@ impl<V: Views> Views for Counted<'_, V> {
         looked.misses += u64::from(found.is_none());
         self.looked.set(looked);
         found
+    }
+
+    fn history(&self, key: &[u8]) -> Option<Entry> {
+        let found = self.views.history(key);
+        let mut looked = self.looked.get();
+        let is_hit = found.as_ref().is_some_and(Entry::is_live);
+        looked.hits += u64::from(is_hit);
+        looked.misses += u64::from(!is_hit);
+        self.looked.set(looked);
+        found
+    }
+
+    fn seed(&self) -> HashSeed {
+        self.views.seed()
     }
 
     fn usage(&self, key: &[u8]) -> Option<Usage> {

@@ -17,6 +17,7 @@ pub mod engine;
 pub mod everywhere;
 pub mod execute;
 pub mod explain;
+pub mod members;
 pub mod replies;
 
 mod cold;
@@ -67,6 +68,7 @@ use engine::Engine;
 use exchange::Exchanges;
 use execute::{Request, Submitted};
 use inflight::{Inflight, Stream};
+use members::Members;
 use replies::Replies;
 use routes::Routes;
 use unsettled::Unsettled;
@@ -76,6 +78,9 @@ const GREETING_WAIT: Duration = Duration::from_secs(1);
 
 /// How often what has waited too long, and keys that have expired, are looked for.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Ticks between two looks at the engine's counts: what it takes to gather them is not nothing.
+const COUNT_EVERY: u32 = 10;
 
 /// What a node must be told before it can start.
 #[derive(Clone, Debug)]
@@ -156,6 +161,7 @@ pub struct Node {
     operations: quorum::Operations,
     unsettled: Unsettled,
     recovery: Mutex<Recovery>,
+    members: Members,
     exchanges: Exchanges,
     peers: Box<[Peer]>,
     links: OnceLock<Links>,
@@ -220,6 +226,8 @@ impl Node {
         };
         let keyspace = Arc::new(keyspace);
         let me = routes.me();
+        let nodes: Vec<NodeId> = (0..routes.members()).map(|at| routes.node(at as u8)).collect();
+        let started = now();
         for v in 0..topology.vnodes() {
             let vnode = VnodeId(v);
             let replicas = routes.replicas(vnode);
@@ -241,13 +249,14 @@ impl Node {
             operations: quorum::Operations::default(),
             unsettled: Unsettled::new(topology.vnodes(), routes.members()),
             recovery: Mutex::default(),
+            members: Members::new(options.node, &nodes, started),
             exchanges: Exchanges::new(options.exchange_interval_ms, options.exchange_rate),
             peers: (0..routes.members()).map(|_| Peer::default()).collect(),
             links: OnceLock::new(),
             on_boot,
             metrics: Metrics::default(),
             engine: Engine::new(has_log),
-            started: now(),
+            started,
             routes,
             topology,
             options,
@@ -279,6 +288,7 @@ impl Node {
         let inbox = Arc::new(inbox::NodeInbox(self.clone()));
         let links = Links::start(options, inbox, peer_listener)?;
         assert!(self.links.set(links).is_ok(), "a node starts once");
+        self.spawn_gossip();
         self.spawn_exchanges();
         let tending = self.clone();
         tokio::spawn(async move { tending.tend_trees_always().await });
@@ -307,6 +317,7 @@ impl Node {
 
     /// Closes all links after sending what waits.
     pub async fn shutdown(&self) {
+        self.say_goodbye();
         if let Some(links) = self.links.get() {
             links.shutdown().await;
         }
@@ -315,14 +326,17 @@ impl Node {
     async fn tick_always(&self) {
         let mut batch = self.batch();
         let mut ticks = tokio::time::interval(TICK);
-        loop {
+        for beat in 0u32.. {
             ticks.tick().await;
             self.begin(&mut batch);
             self.expire_inflight(&mut batch);
             self.expire_operations(&mut batch);
             self.watch_log();
             self.watch_return();
-            self.count_upkeep();
+            self.watch_memory();
+            if beat.is_multiple_of(COUNT_EVERY) {
+                self.count_upkeep();
+            }
             // Whoever waits is told by the next deadline.
             let _ = self.conclude(&mut batch).await;
         }
@@ -379,11 +393,9 @@ impl Node {
             let others: Vec<NodeId> = others.map(|&peer| self.routes.node(peer)).collect();
             recovery.begin(vnode, &others, self.quorum.w);
         }
-        let over = recovery.is_over();
         self.metrics.recovering_vnodes.set(recovery.vnodes().count() as u64);
         drop(recovery);
-        let counts = over && !self.returning.load(Ordering::Acquire);
-        self.routes.set_reach(me, if counts { Reach::Up } else { Reach::Recovering });
+        self.steer_own();
     }
 
     fn held_vnodes(&self) -> impl Iterator<Item = VnodeId> + '_ {

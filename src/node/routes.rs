@@ -43,6 +43,8 @@ const fn code(reach: Reach) -> u8 {
         Reach::Down => 0,
         Reach::Recovering => 1,
         Reach::Up => 2,
+        Reach::Awaited => 3,
+        Reach::Skewed => 4,
     }
 }
 
@@ -101,6 +103,8 @@ impl Routes {
         match self.reach[usize::from(peer)].load(Ordering::Acquire) {
             0 => Reach::Down,
             1 => Reach::Recovering,
+            3 => Reach::Awaited,
+            4 => Reach::Skewed,
             _ => Reach::Up,
         }
     }
@@ -118,7 +122,7 @@ impl Routes {
                 Route::Forward(node) => self.index(node).unwrap_or(NOBODY),
                 Route::Nobody => NOBODY,
             };
-            let counting = replicas.iter().filter(|&&p| self.reach(p) == Reach::Up).count();
+            let counting = replicas.iter().filter(|&&p| self.reach(p).counts()).count();
             standing.store(u16::from(coordinator) << 8 | counting as u16, Ordering::Release);
         }
     }
@@ -136,7 +140,7 @@ impl Routes {
     pub(super) fn others(&self, vnode: VnodeId) -> SmallVec<[(u8, PeerIndex); 8]> {
         let places = self.replicas(vnode).iter().enumerate();
         places
-            .filter(|&(_, &peer)| peer != self.me && self.reach(peer) == Reach::Up)
+            .filter(|&(_, &peer)| peer != self.me && self.reach(peer).counts())
             .map(|(place, &peer)| (place as u8, peer))
             .collect()
     }

@@ -123,12 +123,17 @@ impl Node {
         Ok(())
     }
 
-    /// Brings the node's counters up to date with the engine's.
-    pub(super) fn count_upkeep(&self) {
+    /// Tells the keyspace how much memory there is beside it.
+    pub(super) fn watch_memory(&self) {
         self.note_peak();
         if self.memory_is_bounded() {
+            self.keyspace.note_growth(super::now());
             self.keyspace.note_resident(resident());
         }
+    }
+
+    /// Brings the node's counters up to date with the engine's.
+    pub(super) fn count_upkeep(&self) {
         let Upkeep { compaction, counted, .. } = &self.engine.upkeep;
         let status = compaction.status();
         self.metrics.log_segments_compacted.add(growth(&counted.segments, status.segments));

@@ -83,6 +83,30 @@ pub fn largest(mut frames: &[u8]) -> Option<usize> {
     Some(largest)
 }
 
+/// Whole frames, one by one; what was not asked for stays in the slice they are cut from.
+#[derive(Debug)]
+pub struct Frames<'a, 'b>(&'b mut &'a [u8]);
+
+impl<'a, 'b> Frames<'a, 'b> {
+    /// The frames of `frames`: our own, so anything but whole ones is a bug.
+    pub const fn of(frames: &'b mut &'a [u8]) -> Frames<'a, 'b> {
+        Frames(frames)
+    }
+}
+
+impl<'a> Iterator for Frames<'a, '_> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let frame = first_frame(self.0).expect("a stream holds whole frames");
+        *self.0 = &self.0[frame.len()..];
+        Some(frame)
+    }
+}
+
 /// Cuts whole frames into the runs that each go into one envelope.
 #[derive(Debug)]
 pub struct Runs<'a> {
@@ -157,7 +181,7 @@ pub fn scan(buffer: &[u8], frame_size_max: usize) -> Result<Scan, FrameError> {
 
 /// The messages of one read, in the order they were sent.
 ///
-/// Pings and pongs are the link's own affair and do not show up. A frame that cannot be read
+/// Pings, pongs and goodbyes are the link's own affair and do not show up. A frame that cannot be read
 /// ends the batch; the link is closed afterwards.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -167,10 +191,14 @@ pub struct Batch<'a> {
     frames: Cursor<'a>,
     frame_size_max: usize,
     reps: u64,
+    /// Changes read so far.
+    heard: u64,
     /// Frames read so far, pings included.
     pub(crate) count: u64,
     pub(crate) ping: Option<u64>,
     pub(crate) pong: Option<u64>,
+    /// Whether the sender said that it leaves.
+    pub(crate) goodbye: bool,
     pub(crate) fault: Option<FrameError>,
 }
 
@@ -186,9 +214,11 @@ impl<'a> Batch<'a> {
             frames: Cursor::new(&[]),
             frame_size_max,
             reps,
+            heard: 0,
             count: 0,
             ping: None,
             pong: None,
+            goodbye: false,
             fault: None,
         }
     }
@@ -202,9 +232,14 @@ impl<'a> Batch<'a> {
     }
 
     /// The stream sequence number of the last [`Message::Rep`] that this batch (or one before
-    /// it) gave out; 0 before the first.
+    /// it) gave out; 0 before the first. [`Message::Resume`] sets where it goes on.
     pub const fn reps(&self) -> u64 {
         self.reps
+    }
+
+    /// How many changes this batch gave out so far.
+    pub const fn heard(&self) -> u64 {
+        self.heard
     }
 
     fn open_envelope(&mut self) -> Option<()> {
@@ -249,8 +284,15 @@ impl<'a> Iterator for Batch<'a> {
             match message {
                 Message::Ping { moment } => self.ping = Some(moment),
                 Message::Pong { moment } => self.pong = Some(moment),
+                Message::Goodbye => self.goodbye = true,
                 Message::Rep { .. } => {
-                    self.reps += 1;
+                    // The number comes from the peer.
+                    self.reps = self.reps.wrapping_add(1);
+                    self.heard += 1;
+                    return Some(message);
+                }
+                Message::Resume { after, .. } => {
+                    self.reps = after;
                     return Some(message);
                 }
                 _ => return Some(message),
@@ -289,7 +331,10 @@ mod tests {
 
     fn visible<'a>(said: &'a [Said]) -> Vec<Message<'a>> {
         let all = said.iter().map(Said::message);
-        all.filter(|m| !matches!(m, Message::Ping { .. } | Message::Pong { .. })).collect()
+        let hidden = |m: &Message<'_>| {
+            matches!(m, Message::Ping { .. } | Message::Pong { .. } | Message::Goodbye)
+        };
+        all.filter(|m| !hidden(m)).collect()
     }
 
     proptest! {
@@ -309,9 +354,16 @@ mod tests {
             let heard: Vec<_> = batch.by_ref().collect();
             let mut sent = visible(&first);
             sent.extend(visible(&second));
-            let reps = sent.iter().filter(|m| matches!(m, Message::Rep { .. })).count();
+            let (mut reps, mut changes) = (5u64, 0);
+            for message in &sent {
+                match message {
+                    Message::Rep { .. } => (reps, changes) = (reps.wrapping_add(1), changes + 1),
+                    Message::Resume { after, .. } => reps = *after,
+                    _ => {}
+                }
+            }
             prop_assert_eq!(heard, sent);
-            prop_assert_eq!(batch.reps(), 5 + reps as u64);
+            prop_assert_eq!((batch.reps(), batch.heard()), (reps, changes));
             prop_assert_eq!(batch.fault, None);
             prop_assert_eq!(batch.count, (first.len() + second.len()) as u64);
         }

@@ -7,17 +7,20 @@ use tokio::net::TcpStream;
 
 use crate::base::id::NodeId;
 
-use super::hello::{self, Acceptor, Dialer, HelloError, Identity, PACKET_HEAD_SIZE, Remote};
+use super::hello::{
+    self, Acceptor, Channel, Dialer, HelloError, Identity, PACKET_HEAD_SIZE, Remote,
+};
 
-/// Shakes hands as the one who dialed `to`: who is there, and its greeting.
+/// Shakes hands as the one who dialed `to` for `channel`: who is there, and its greeting.
 pub async fn dial(
     socket: &mut TcpStream,
     me: &Identity,
     to: NodeId,
+    channel: Channel,
     nonce: [u8; 32],
     greeting: &[u8],
 ) -> Result<(Remote, Vec<u8>), HelloError> {
-    let dialer = Dialer::new(me, to, nonce);
+    let dialer = Dialer::new(me, to, channel, nonce);
     send(socket, dialer.hello()).await?;
     let proving = dialer.on_hello(&receive(socket).await?)?;
     send(socket, &proving.proof(greeting)).await?;

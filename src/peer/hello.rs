@@ -9,7 +9,7 @@
 //!
 //!   packet: | "KVPR" | kind u8 | size of the body u16 | body | crc32 of all before u32 |
 //!   hello:  | format u16 | format_min u16 | cluster u64 | node u16 | to u16 | boot u16 | run u64
-//!           | nonce 32 bytes |
+//!           | nonce 32 bytes | channel u8 |
 //!   proof:  | keyed BLAKE3 of role, both hellos and the greeting: 32 bytes | greeting |
 //! ```
 //!
@@ -28,11 +28,11 @@ use crate::base::id::{Boot, NodeId};
 use crate::base::limits::PEER_HELLO_SIZE_MAX;
 use crate::base::wire::{Cursor, Put, WireError};
 
-/// The format this code speaks on links.
-pub const FORMAT: u16 = 1;
+/// The format this code speaks on links. 2: hellos name a channel, and streams outlive links.
+pub const FORMAT: u16 = 2;
 
 /// The oldest format this code still speaks.
-pub const FORMAT_MIN: u16 = 1;
+pub const FORMAT_MIN: u16 = 2;
 
 /// Bytes before a packet's body.
 pub const PACKET_HEAD_SIZE: usize = 7;
@@ -254,6 +254,32 @@ pub struct Identity {
     pub key: ProofKey,
 }
 
+/// What a connection between two nodes is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Channel {
+    /// The link of the pair: everything but gossip, in both directions.
+    Data,
+    /// Gossip, from the dialer to the acceptor only. Either node may dial.
+    Gossip,
+}
+
+impl Channel {
+    const fn code(self) -> u8 {
+        match self {
+            Channel::Data => 0,
+            Channel::Gossip => 1,
+        }
+    }
+
+    const fn of(code: u8) -> Result<Channel, WireError> {
+        match code {
+            0 => Ok(Channel::Data),
+            1 => Ok(Channel::Gossip),
+            _ => Err(WireError::Malformed("channel")),
+        }
+    }
+}
+
 /// Who is at the other end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Remote {
@@ -265,6 +291,8 @@ pub struct Remote {
     pub run: u64,
     /// The newest format that both speak.
     pub format: u16,
+    /// What its dialer wants the connection for.
+    pub channel: Channel,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -341,12 +369,14 @@ struct Hello {
     boot: Boot,
     run: u64,
     nonce: [u8; 32],
+    channel: Channel,
 }
 
 impl Hello {
-    fn new(me: &Identity, to: NodeId, nonce: [u8; 32]) -> Hello {
+    fn new(me: &Identity, to: NodeId, channel: Channel, nonce: [u8; 32]) -> Hello {
         let Identity { cluster, node, boot, run, .. } = *me;
-        Hello { format: FORMAT, format_min: FORMAT_MIN, cluster, node, to, boot, run, nonce }
+        let (format, format_min) = (FORMAT, FORMAT_MIN);
+        Hello { format, format_min, cluster, node, to, boot, run, nonce, channel }
     }
 
     fn packet(&self) -> Vec<u8> {
@@ -359,20 +389,27 @@ impl Hello {
         body.put_u16(self.boot.0);
         body.put_u64(self.run);
         body.put(&self.nonce);
+        body.put_u8(self.channel.code());
         packet(PacketKind::Hello, &body)
     }
 
     fn read(packet: &[u8]) -> Result<Hello, HelloError> {
         let mut at = Cursor::new(body_of(PacketKind::Hello, packet)?);
+        let (format, format_min) = (at.u16()?, at.u16()?);
+        if format < FORMAT_MIN {
+            // Its hello may be shorter; all that counts of it has been read.
+            return Err(HelloError::UnsupportedFormat { format, format_min });
+        }
         let hello = Hello {
-            format: at.u16()?,
-            format_min: at.u16()?,
+            format,
+            format_min,
             cluster: ClusterId(at.u64()?),
             node: NodeId(at.u16()?),
             to: NodeId(at.u16()?),
             boot: Boot(at.u16()?),
             run: at.u64()?,
             nonce: at.take(32)?.try_into().expect("32 bytes were taken"),
+            channel: Channel::of(at.u8()?)?,
         };
         // What a later format appends is under the proofs all the same; it is not for us.
         Ok(hello)
@@ -394,7 +431,8 @@ impl Hello {
         if self.to != me.node {
             return Err(HelloError::UnknownNode(self.to));
         }
-        Ok(Remote { node: self.node, boot: self.boot, run: self.run, format })
+        let Hello { node, boot, run, channel, .. } = *self;
+        Ok(Remote { node, boot, run, format, channel })
     }
 }
 
@@ -452,9 +490,9 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Dials `to`; `nonce` is fresh chance.
-    pub fn new(me: &Identity, to: NodeId, nonce: [u8; 32]) -> Dialer {
-        Dialer { me: me.clone(), to, hello: Hello::new(me, to, nonce).packet() }
+    /// Dials `to` for `channel`; `nonce` is fresh chance.
+    pub fn new(me: &Identity, to: NodeId, channel: Channel, nonce: [u8; 32]) -> Dialer {
+        Dialer { me: me.clone(), to, hello: Hello::new(me, to, channel, nonce).packet() }
     }
 
     /// The packet to send first.
@@ -515,10 +553,10 @@ impl Acceptor {
         if !is_member(remote.node) {
             return Err(HelloError::UnknownNode(remote.node));
         }
-        if remote.node > me.node {
+        if remote.channel == Channel::Data && remote.node > me.node {
             return Err(HelloError::WrongDirection);
         }
-        let acceptor = Hello::new(me, remote.node, nonce).packet();
+        let acceptor = Hello::new(me, remote.node, remote.channel, nonce).packet();
         let transcript = Transcript { key: me.key.clone(), dialer: packet.to_vec(), acceptor };
         Ok(Acceptor { remote, transcript })
     }
@@ -573,7 +611,7 @@ mod tests {
             on_wire(turn, &mut packet);
             packet
         };
-        let calling = Dialer::new(dialer, NodeId(2), [1; 32]);
+        let calling = Dialer::new(dialer, NodeId(2), Channel::Data, [1; 32]);
         let packet = send(0, calling.hello());
         let accepting = Acceptor::on_hello(acceptor, |id| id.0 < 10, [2; 32], &packet)?;
         let packet = send(1, accepting.hello());
@@ -588,10 +626,32 @@ mod tests {
     fn two_nodes_of_one_cluster_meet() {
         let (one, two) = pair();
         let (heard, told) = meet(&one, &two, |_, _| ()).expect("they meet");
-        let one = Remote { node: NodeId(1), boot: Boot(11), run: 101, format: FORMAT };
-        let two = Remote { node: NodeId(2), boot: Boot(12), run: 102, format: FORMAT };
+        let met = Remote { format: FORMAT, channel: Channel::Data, ..heard.0 };
+        let one = Remote { node: NodeId(1), boot: Boot(11), run: 101, ..met };
+        let two = Remote { node: NodeId(2), boot: Boot(12), run: 102, ..met };
         assert_eq!(heard, (one, b"from the dialer".to_vec()));
         assert_eq!(told, (two, b"from the acceptor".to_vec()));
+    }
+
+    #[test]
+    fn gossip_may_be_dialed_by_the_higher_id() {
+        let (one, two) = (node(3, "c", "s"), node(2, "c", "s"));
+        let calling = Dialer::new(&one, NodeId(2), Channel::Gossip, [1; 32]);
+        let met = Acceptor::on_hello(&two, |_| true, [2; 32], calling.hello()).expect("a hello");
+        assert_eq!(met.remote.channel, Channel::Gossip);
+        assert!(calling.on_hello(met.hello()).is_ok());
+    }
+
+    #[test]
+    fn a_node_of_the_first_format_is_told_which_formats_there_are() {
+        let (one, two) = pair();
+        let mut hello = Hello::new(&one, two.node, Channel::Data, [0; 32]);
+        (hello.format, hello.format_min) = (1, 1);
+        let mut old = hello.packet()[PACKET_HEAD_SIZE..].to_vec();
+        old.truncate(old.len() - CRC_SIZE - 1);
+        let met = Acceptor::on_hello(&two, |_| true, [2; 32], &packet(PacketKind::Hello, &old));
+        let error = HelloError::UnsupportedFormat { format: 1, format_min: 1 };
+        assert_eq!(met.map(drop), Err(error));
     }
 
     #[test]
@@ -658,7 +718,7 @@ mod tests {
         let again = Acceptor::on_hello(&two, |_| true, [9; 32], &recorded[0]).expect("a hello");
         assert_eq!(again.on_proof(&recorded[2]), Err(HelloError::WrongSecret));
         // Reflection: the dialer's own proof comes back.
-        let calling = Dialer::new(&one, NodeId(2), [1; 32]);
+        let calling = Dialer::new(&one, NodeId(2), Channel::Data, [1; 32]);
         let proving = calling.on_hello(&recorded[1]).expect("a hello");
         let own = proving.proof(b"");
         assert_eq!(proving.on_proof(&own), Err(HelloError::WrongSecret));
@@ -668,7 +728,7 @@ mod tests {
     fn a_refusal_is_heard_at_every_step() {
         let (one, _) = pair();
         for refusal in REFUSALS {
-            let calling = Dialer::new(&one, NodeId(2), [1; 32]);
+            let calling = Dialer::new(&one, NodeId(2), Channel::Data, [1; 32]);
             let heard = calling.on_hello(&refusal_packet(refusal)).expect_err("refused");
             assert_eq!(heard, HelloError::Refused(refusal));
         }
@@ -677,7 +737,7 @@ mod tests {
     #[test]
     fn formats_meet_where_they_overlap() {
         let (one, two) = pair();
-        let mut hello = Hello::new(&one, two.node, [0; 32]);
+        let mut hello = Hello::new(&one, two.node, Channel::Data, [0; 32]);
         hello.format = 9;
         assert_eq!(hello.check(&two).map(|remote| remote.format), Ok(FORMAT));
         hello.format_min = 8;
@@ -690,12 +750,13 @@ mod tests {
     #[test]
     fn the_hello_is_frozen() {
         let me = Identity { run: 3, ..node(1, "c", "s") };
-        let packet = Hello::new(&me, NodeId(2), [7; 32]).packet();
-        assert_eq!(packet[..11], [b'K', b'V', b'P', b'R', 1, 58, 0, 1, 0, 1, 0]);
+        let packet = Hello::new(&me, NodeId(2), Channel::Gossip, [7; 32]).packet();
+        assert_eq!(packet[..11], [b'K', b'V', b'P', b'R', 1, 59, 0, 2, 0, 2, 0]);
         assert_eq!(packet[11..19], ClusterId::of("c").0.to_le_bytes());
         assert_eq!(packet[19..33], [1, 0, 2, 0, 11, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(packet[33..65], [7; 32]);
-        assert_eq!(packet.len(), 69);
+        assert_eq!(packet[65], 1);
+        assert_eq!(packet.len(), 70);
     }
 
     #[test]
@@ -709,10 +770,10 @@ mod tests {
         fn garbage_is_no_panic(garbage: Vec<u8>) {
             let (one, two) = pair();
             prop_assert!(Acceptor::on_hello(&two, |_| true, [0; 32], &garbage).is_err());
-            prop_assert!(Dialer::new(&one, NodeId(2), [1; 32]).on_hello(&garbage).is_err());
+            prop_assert!(Dialer::new(&one, NodeId(2), Channel::Data, [1; 32]).on_hello(&garbage).is_err());
             for kind in [PacketKind::Hello, PacketKind::Proof, PacketKind::Refusal] {
                 let packet = packet(kind, &garbage);
-                prop_assert!(Dialer::new(&one, NodeId(2), [1; 32]).on_hello(&packet).is_err());
+                prop_assert!(Dialer::new(&one, NodeId(2), Channel::Data, [1; 32]).on_hello(&packet).is_err());
             }
         }
     }

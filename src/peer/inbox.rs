@@ -44,4 +44,16 @@ pub trait Inbox: Send + Sync + 'static {
     fn unreachable(&self, peer: NodeId, reason: &DownReason) {
         let _ = (peer, reason);
     }
+
+    /// A round of gossip that `peer` itself has sent, on the gossip thread: whatever the other
+    /// threads are busy with, this comes in time. It must be as short.
+    fn gossip(&self, peer: NodeId, body: &[u8]) {
+        let _ = (peer, body);
+    }
+
+    /// Nobody listens at `peer`'s address: its process is gone, or not there yet. On the gossip
+    /// thread, once an attempt; both nodes of a pair dial for gossip.
+    fn refused(&self, peer: NodeId) {
+        let _ = peer;
+    }
 }

@@ -11,10 +11,8 @@
 //! message means: the [`Inbox`] does.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -27,11 +25,13 @@ use tokio::time::{sleep, timeout};
 use crate::base::id::{Boot, NodeId};
 
 use super::counters::{Count, Counters};
+use super::gossip_link::GossipLinks;
 use super::handshake::{self, Proved};
-use super::hello::{ClusterId, HelloError, Identity, ProofKey, Remote};
+use super::hello::{Channel, HelloError, Remote};
 use super::inbox::Inbox;
 use super::options::Options;
 use super::outbox::Outbox;
+use super::own::Own;
 use super::reader::Reader;
 use super::seat::{Seat, Sitting, Turn};
 use super::state::{DownReason, LinkState};
@@ -54,9 +54,8 @@ pub struct Links {
 
 struct Shared {
     options: Options,
-    identity: Identity,
-    boot: AtomicU16,
-    nonces: Nonces,
+    own: Arc<Own>,
+    gossip: GossipLinks,
     inbox: Arc<dyn Inbox>,
     seats: BTreeMap<NodeId, Arc<Seat>>,
     strangers: Arc<Semaphore>,
@@ -65,52 +64,24 @@ struct Shared {
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// Numbers that nobody can foresee and that never come twice: a keyed hash of a count, under a
-/// key from the system's chance.
-struct Nonces {
-    key: [u8; 32],
-    count: AtomicU64,
-}
-
-impl Nonces {
-    fn new() -> io::Result<Nonces> {
-        let mut key = [0; 32];
-        File::open("/dev/urandom")?.read_exact(&mut key)?;
-        Ok(Nonces { key, count: AtomicU64::new(0) })
-    }
-
-    fn next(&self) -> [u8; 32] {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        *blake3::keyed_hash(&self.key, &count.to_le_bytes()).as_bytes()
-    }
-}
-
 impl Links {
     /// Starts to accept on `listener` and to dial every member with a higher id; call it on the
     /// runtime. The links live until [`Links::shutdown`].
     ///
     /// # Errors
-    /// The system gives no randomness. Nothing was started.
+    /// The system gives no randomness or no thread. Nothing was started.
     pub fn start(
         options: Options,
         inbox: Arc<dyn Inbox>,
         listener: TcpListener,
     ) -> io::Result<Links> {
-        let nonces = Nonces::new()?;
-        let [a, b, c, d, e, f, g, h, ..] = nonces.next();
-        let identity = Identity {
-            cluster: ClusterId::of(&options.cluster),
-            node: options.node,
-            boot: options.boot,
-            run: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            key: ProofKey::of(&options.secret.0),
-        };
+        let own = Arc::new(Own::new(&options)?);
+        let gossip = GossipLinks::start(&options, Arc::clone(&own), Arc::clone(&inbox))?;
         let peers = options.members.iter().filter(|&(&node, _)| node != options.node);
         let seats = peers.map(|(&node, at)| (node, Arc::new(Seat::new(node, at.clone()))));
         let shared = Arc::new(Shared {
-            boot: AtomicU16::new(options.boot.0),
-            identity,
-            nonces,
+            own,
+            gossip,
             inbox,
             seats: seats.collect(),
             strangers: Arc::new(Semaphore::new(options.strangers_max)),
@@ -153,6 +124,11 @@ impl Links {
         self.shared.seats.keys().copied()
     }
 
+    /// The connections that are for gossip alone.
+    pub fn gossip(&self) -> &GossipLinks {
+        &self.shared.gossip
+    }
+
     /// Connections that were refused before they proved anything.
     pub fn strangers_refused(&self) -> u64 {
         self.shared.strangers_refused.read()
@@ -160,7 +136,7 @@ impl Links {
 
     /// This node begins a new life: links that come up from now on say so.
     pub fn set_boot(&self, boot: Boot) {
-        self.shared.boot.store(boot.0, Ordering::Release);
+        self.shared.own.set_boot(boot);
     }
 
     /// Sends what waits, closes all links, and waits until their tasks are gone; no longer than
@@ -171,14 +147,11 @@ impl Links {
         let mut tasks = std::mem::take(&mut *self.shared.tasks.lock());
         let _ = timeout(SHUTDOWN_MAX, async { while tasks.join_next().await.is_some() {} }).await;
         tasks.shutdown().await;
+        self.shared.gossip.shutdown().await;
     }
 }
 
 impl Shared {
-    fn identity(&self) -> Identity {
-        Identity { boot: Boot(self.boot.load(Ordering::Acquire)), ..self.identity.clone() }
-    }
-
     async fn stopped(&self) {
         // The sender lives as long as `self`.
         let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
@@ -292,9 +265,10 @@ async fn call(
     socket: &mut TcpStream,
 ) -> Result<Sitting, HelloError> {
     socket.set_nodelay(true).map_err(|error| HelloError::Io(error.kind()))?;
-    let (me, nonce) = (shared.identity(), shared.nonces.next());
+    let (me, nonce) = (shared.own.identity(), shared.own.nonce());
     let ours = shared.inbox.greeting(seat.node);
-    let (remote, theirs) = handshake::dial(socket, &me, seat.node, nonce, &ours).await?;
+    let (remote, theirs) =
+        handshake::dial(socket, &me, seat.node, Channel::Data, nonce, &ours).await?;
     let turn = seat.admit(&remote).await?;
     shared.sit(seat, turn, &remote, &theirs)
 }
@@ -332,10 +306,11 @@ async fn accept(shared: Arc<Shared>, mut socket: TcpStream, permit: OwnedSemapho
         met = timeout(shared.options.handshake_max, answer(&shared, &mut socket)) => met,
     };
     match met.unwrap_or(Err(HelloError::Timeout)) {
-        Ok(sitting) => {
+        Ok(Met::Data(sitting)) => {
             drop(permit);
             shared.run(sitting, socket).await;
         }
+        Ok(Met::Gossip(from)) => shared.gossip.accept(from, socket),
         Err(error) => {
             shared.strangers_refused.add(1);
             tracing::debug!(%error, "a connection was refused");
@@ -344,19 +319,29 @@ async fn accept(shared: Arc<Shared>, mut socket: TcpStream, permit: OwnedSemapho
     }
 }
 
+/// What a connection that was accepted turned out to be for.
+enum Met {
+    Data(Sitting),
+    Gossip(NodeId),
+}
+
 /// The acceptor's handshake.
-async fn answer(shared: &Shared, socket: &mut TcpStream) -> Result<Sitting, HelloError> {
+async fn answer(shared: &Shared, socket: &mut TcpStream) -> Result<Met, HelloError> {
     socket.set_nodelay(true).map_err(|error| HelloError::Io(error.kind()))?;
-    let (me, nonce) = (shared.identity(), shared.nonces.next());
+    let (me, nonce) = (shared.own.identity(), shared.own.nonce());
     let is_member = |node| shared.seats.contains_key(&node);
     let proved = handshake::hear(socket, &me, is_member, nonce).await?;
     let remote = proved.remote;
     let seat = shared.seats.get(&remote.node).ok_or(HelloError::UnknownNode(remote.node))?;
+    if remote.channel == Channel::Gossip {
+        proved.accept(socket, &[]).await?;
+        return Ok(Met::Gossip(remote.node));
+    }
     let welcomed = welcome(shared, seat, &proved, socket).await;
     if let Err(error) = &welcomed {
         seat.attempt_failed(&DownReason::Handshake(error.clone()));
     }
-    welcomed
+    welcomed.map(Met::Data)
 }
 
 /// Seats a dialer that has proved itself, then proves this node.

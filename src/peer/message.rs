@@ -42,6 +42,11 @@ mod kind {
     pub(super) const PING: u8 = 10;
     pub(super) const PONG: u8 = 11;
     pub(super) const STATUS: u8 = 12;
+    pub(super) const GOSSIP: u8 = 13;
+    pub(super) const GOODBYE: u8 = 14;
+    pub(super) const RESUME: u8 = 15;
+    pub(super) const CAUGHT_UP: u8 = 16;
+    pub(super) const SETTLED: u8 = 17;
 }
 
 /// What became of a forwarded request.
@@ -88,8 +93,8 @@ pub enum Verdict<'a> {
 /// One message between peers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Message<'a> {
-    /// A change to apply. Every `Rep` of a link has a stream sequence number that both ends count
-    /// from 1 at the link's start.
+    /// A change to apply. Every `Rep` has a stream sequence number that both ends count: from 1 in
+    /// each run of the sender's process, and where a link begins, from what `Resume` says.
     Rep {
         /// The vnode of the record's key.
         vnode: VnodeId,
@@ -185,6 +190,31 @@ pub enum Message<'a> {
         /// What it says; the node room's to give.
         body: &'a [u8],
     },
+    /// A round of gossip, on the connection that is for it.
+    Gossip {
+        /// What the membership machine made.
+        body: &'a [u8],
+    },
+    /// "I am leaving in order": the last word on a link. The link itself hears and hides it.
+    Goodbye,
+    /// The sender's stream goes on with the change after this one.
+    Resume {
+        /// The stream sequence number of the last change before the next one.
+        after: u64,
+        /// Whether changes before it may never have been sent, so that the receiver must compare
+        /// itself with the sender.
+        gap: bool,
+    },
+    /// All that had to be sent again was sent before this. Acknowledged by a `RepAck` at any rate.
+    CaughtUp {
+        /// The stream sequence number of the last change so far.
+        upto: u64,
+    },
+    /// The sender of this has compared itself with its receiver, which had told of a gap.
+    Settled {
+        /// What that `Resume` said.
+        after: u64,
+    },
 }
 
 /// The start of a frame, gathered on the stack so that a frame is two copies.
@@ -274,6 +304,15 @@ impl<'a> Message<'a> {
             Message::Ping { moment } => number(kind::PING, moment).seal(&[], out),
             Message::Pong { moment } => number(kind::PONG, moment).seal(&[], out),
             Message::Status { body } => Head::new(kind::STATUS).seal(body, out),
+            Message::Gossip { body } => Head::new(kind::GOSSIP).seal(body, out),
+            Message::Goodbye => Head::new(kind::GOODBYE).seal(&[], out),
+            Message::Resume { after, gap } => {
+                let mut head = number(kind::RESUME, after);
+                head.put_u8(u8::from(gap));
+                head.seal(&[], out);
+            }
+            Message::CaughtUp { upto } => number(kind::CAUGHT_UP, upto).seal(&[], out),
+            Message::Settled { after } => number(kind::SETTLED, after).seal(&[], out),
         }
     }
 
@@ -317,9 +356,20 @@ impl<'a> Message<'a> {
             kind::PING => Message::Ping { moment: last(at)? },
             kind::PONG => Message::Pong { moment: last(at)? },
             kind::STATUS => Message::Status { body: at.rest() },
+            kind::GOSSIP => Message::Gossip { body: at.rest() },
+            kind::GOODBYE => at.end().map(|()| Message::Goodbye)?,
+            kind::RESUME => Message::Resume { after: at.u64()?, gap: truth(at)? },
+            kind::CAUGHT_UP => Message::CaughtUp { upto: last(at)? },
+            kind::SETTLED => Message::Settled { after: last(at)? },
             _ => return Err(WireError::Malformed("kind of message")),
         })
     }
+}
+
+/// Whether a frame, size prefix and all, is a [`Message::Rep`].
+#[inline]
+pub(super) fn is_rep(frame: &[u8]) -> bool {
+    frame.get(SIZE_PREFIX) == Some(&kind::REP)
 }
 
 #[inline]
@@ -422,6 +472,11 @@ pub(crate) mod tests {
                 9 => Message::Tree { vnode, kind: a, body: bytes },
                 10 => Message::Ping { moment: id },
                 11 => Message::Pong { moment: id },
+                12 => Message::Gossip { body: bytes },
+                13 => Message::Goodbye,
+                14 => Message::Resume { after: id, gap: a & 1 == 1 },
+                15 => Message::CaughtUp { upto: id },
+                16 => Message::Settled { after: id },
                 _ => Message::Status { body: bytes },
             }
         }
@@ -429,7 +484,7 @@ pub(crate) mod tests {
 
     pub(crate) fn said() -> impl Strategy<Value = Said> {
         let bytes = proptest::collection::vec(any::<u8>(), 0..64);
-        (1u8..=12, any::<u64>(), any::<u16>(), any::<[u8; 3]>(), any::<u128>(), bytes).prop_map(
+        (1u8..=17, any::<u64>(), any::<u16>(), any::<[u8; 3]>(), any::<u128>(), bytes).prop_map(
             |(which, id, vnode, small, wide, bytes)| Said { which, id, vnode, small, wide, bytes },
         )
     }

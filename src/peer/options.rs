@@ -45,6 +45,9 @@ pub struct Options {
     pub outbox_bytes_max: usize,
     /// Longest frame to send or to take, in bytes.
     pub frame_size_max: usize,
+    /// How long gossip that was sent may go unconfirmed by the network before its connection is
+    /// given up and dialed anew.
+    pub gossip_silence_max: Duration,
     /// Most connections at once that have not proved anything yet.
     pub strangers_max: usize,
 }
@@ -71,6 +74,7 @@ impl Options {
             silence_max: Duration::from_secs(3),
             outbox_bytes_max: 64 << 20,
             frame_size_max: PEER_FRAME_SIZE_MAX,
+            gossip_silence_max: Duration::from_secs(2),
             strangers_max: 64,
         }
     }

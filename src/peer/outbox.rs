@@ -1,37 +1,38 @@
 //! What waits to be sent to one peer over one link.
 //!
-//! Many tasks append whole runs of encoded frames, each run under one lock; one writer swaps the
-//! whole buffer out and sends it with one write. So the longer a write takes, the more the next
-//! one carries, and a frame costs a copy, but no allocation and no wake-up: the writer is woken
-//! only by the append that finds it asleep.
+//! Many tasks append whole runs of encoded frames, each run under one lock; one writer takes what
+//! has gathered and sends it with one write. So the longer a write takes, the more the next one
+//! carries, and a frame costs a copy, but no allocation and no wake-up: the writer is woken only
+//! by the append that finds it asleep.
 //!
 //! ```text
-//!  appends --> [ waiting ] <-- swap --> [ sending ] --> write(2)
+//!  appends --> [ stream: open chunk ] -- take --> write(2)
+//!                      └ kept until acknowledged ┘
+//!  link down: the stream goes back to the node, which gives it to the next link
 //! ```
 //!
-//! Invariants: the waiting bytes are whole frames; the stream sequence number of a change is its
-//! place among all changes ever appended here, which is its place at the receiver.
+//! Invariants: the waiting bytes are whole frames; the stream ([`super::stream`]) is at one place
+//! at a time, here or with the node. A closed outbox that has it still keeps changes in it.
 
 use std::fmt;
 use std::mem;
 
 use bytes::BytesMut;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::base::id::NodeId;
+use crate::base::time::Moment;
 
 use super::frame;
 use super::message::Message;
 use super::state::DownReason;
+use super::stream::{Begun, Bounds, Lag, Stream, Taken};
 
-/// Buffers that grew beyond this many bytes are given back once they are empty.
-const KEEP_SIZE_MAX: usize = 4 << 20;
-
-/// Why frames were not taken. Nothing was appended.
+/// Why frames were not taken. Nothing will be sent on this link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OutboxError {
-    /// The link is down.
+    /// The link is down. Changes are kept for the next one if the outbox still has the stream.
     Closed,
     /// As many bytes as may wait, or more, wait already.
     Full,
@@ -53,11 +54,8 @@ impl std::error::Error for OutboxError {}
 
 #[derive(Debug)]
 struct Queue {
-    waiting: BytesMut,
-    /// Bytes that the writer has swapped out and not yet sent.
-    sending: usize,
-    /// Changes appended so far.
-    reps: u64,
+    /// None once the node has taken it back.
+    stream: Option<Stream>,
     /// Whether the writer sleeps until it is woken.
     asleep: bool,
     /// Why the link is down; the first reason stays.
@@ -68,7 +66,6 @@ struct Queue {
 #[derive(Debug)]
 pub struct Outbox {
     peer: NodeId,
-    bytes_max: usize,
     frame_size_max: usize,
     queue: Mutex<Queue>,
     wake_writer: Notify,
@@ -77,7 +74,7 @@ pub struct Outbox {
 
 /// What the writer finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Taken {
+pub(super) enum Found {
     /// Frames to send.
     Frames,
     /// Nothing; sleep until woken.
@@ -88,15 +85,14 @@ pub(super) enum Taken {
 
 impl Outbox {
     /// An empty outbox to `peer` that is full when `bytes_max` bytes wait, and takes no frame
-    /// longer than `frame_size_max`.
+    /// longer than `frame_size_max`. Its stream begins and ends with it, until another is adopted.
     pub fn new(peer: NodeId, bytes_max: usize, frame_size_max: usize) -> Outbox {
-        let queue =
-            Queue { waiting: BytesMut::new(), sending: 0, reps: 0, asleep: false, closed: None };
+        let bounds = Bounds { bytes_max, ..Bounds::default() };
+        let stream = Some(Stream::flowing(bounds));
         Outbox {
             peer,
-            bytes_max,
             frame_size_max,
-            queue: Mutex::new(queue),
+            queue: Mutex::new(Queue { stream, asleep: false, closed: None }),
             wake_writer: Notify::new(),
             wake_reader: Notify::new(),
         }
@@ -107,54 +103,78 @@ impl Outbox {
         self.peer
     }
 
+    /// Goes on with `stream` on this link, before anything is appended to it; see
+    /// [`Stream::resume`].
+    pub fn adopt(&self, mut stream: Stream, held: Option<u64>, lossy: bool) -> Begun {
+        let begun = stream.resume(held, lossy);
+        let mut queue = self.queue.lock();
+        if queue.closed.is_some() {
+            stream.unlink();
+        }
+        queue.stream = Some(stream);
+        self.wake(queue);
+        begun
+    }
+
+    /// Gives the stream back when the link is down.
+    pub fn release(&self) -> Option<Stream> {
+        let mut stream = self.queue.lock().stream.take()?;
+        stream.unlink();
+        Some(stream)
+    }
+
+    /// Looks at the stream, if it is here; `look` runs under the outbox's lock and must be short.
+    pub fn stream<T>(&self, look: impl FnOnce(&mut Stream) -> T) -> Option<T> {
+        self.queue.lock().stream.as_mut().map(look)
+    }
+
     /// Appends encoded `frames`, `reps` of which are [`Message::Rep`]s. The answer is the stream
     /// sequence number of the last change appended so far: of the last among `frames`, if any.
     ///
     /// A run of any length is taken as long as the outbox is not full before it.
     pub fn append(&self, frames: &[u8], reps: u64) -> Result<u64, OutboxError> {
-        self.append_with(|out| {
-            out.extend_from_slice(frames);
-            reps
-        })
-    }
-
-    /// Lets `fill` append encoded frames in place and say how many of them are
-    /// [`Message::Rep`]s; otherwise as [`Outbox::append`]. `fill` runs under the outbox's lock:
-    /// it must be short, must not touch what is in the buffer already, and must not use this
-    /// outbox.
-    pub fn append_with(&self, fill: impl FnOnce(&mut BytesMut) -> u64) -> Result<u64, OutboxError> {
-        let mut queue = self.queue.lock();
-        if queue.closed.is_some() {
-            return Err(OutboxError::Closed);
-        }
-        if queue.waiting.len() + queue.sending >= self.bytes_max {
-            return Err(OutboxError::Full);
-        }
-        let before = queue.waiting.len();
-        let reps = fill(&mut queue.waiting);
-        if !self.fits(&queue.waiting[before..]) {
-            queue.waiting.truncate(before);
+        if !self.fits(frames) {
             return Err(OutboxError::TooLarge);
         }
-        queue.reps += reps;
-        let upto = queue.reps;
-        let wake = queue.asleep && queue.waiting.len() > before;
-        if wake {
-            queue.asleep = false;
+        let mut queue = self.queue.lock();
+        let Queue { stream: Some(stream), closed, .. } = &mut *queue else {
+            return Err(OutboxError::Closed);
+        };
+        if closed.is_some() {
+            if reps > 0 {
+                stream.sort_in(frames, false);
+            }
+            return Err(OutboxError::Closed);
         }
-        drop(queue);
-        if wake {
-            self.wake_writer.notify_one();
+        if stream.is_full() {
+            return Err(OutboxError::Full);
+        }
+        let upto = if stream.is_flowing() {
+            stream.place(frames.len()).extend_from_slice(frames);
+            stream.appended_in_place(reps)
+        } else {
+            stream.sort_in(frames, true)
+        };
+        if !frames.is_empty() {
+            self.wake(queue);
         }
         Ok(upto)
     }
 
     /// Appends one message; as [`Outbox::append`].
     pub fn send(&self, message: &Message<'_>) -> Result<u64, OutboxError> {
-        self.append_with(|out| {
-            message.encode(out);
-            u64::from(matches!(message, Message::Rep { .. }))
-        })
+        // A few words, for most messages: the one allocation is the price of saying them alone.
+        let mut frame = BytesMut::new();
+        message.encode(&mut frame);
+        self.append(&frame, u64::from(matches!(message, Message::Rep { .. })))
+    }
+
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        let asleep = mem::replace(&mut queue.asleep, false);
+        drop(queue);
+        if asleep {
+            self.wake_writer.notify_one();
+        }
     }
 
     /// A run shorter than the limit holds no frame over it: the usual case costs one comparison.
@@ -165,15 +185,46 @@ impl Outbox {
         frame::largest(frames).expect("whole frames are appended") <= self.frame_size_max
     }
 
-    /// Bytes that wait or are being sent.
+    /// The peer holds every change up to `upto`. Answers whether that was the last of what had to
+    /// be sent again.
+    pub fn acknowledge(&self, upto: u64) -> bool {
+        let mut queue = self.queue.lock();
+        let Some(stream) = &mut queue.stream else { return false };
+        let was_through = stream.is_through();
+        stream.acknowledge(upto);
+        let through = stream.is_through();
+        if !stream.is_flowing() {
+            // What comes next was waiting for this.
+            self.wake(queue);
+        }
+        through && !was_through
+    }
+
+    /// Whether the peer holds all that had to be sent again on this link.
+    pub fn is_through(&self) -> bool {
+        self.stream(|stream| stream.is_through()).unwrap_or(false)
+    }
+
+    /// Closes the link, because something that belongs into the stream was not appended: the next
+    /// link begins with a gap.
+    pub fn break_off(&self) {
+        self.stream(Stream::break_off);
+        self.close(DownReason::Asked);
+    }
+
+    /// How far the peer is behind.
+    pub fn lag(&self, now: Moment) -> Lag {
+        self.stream(|stream| stream.lag(now)).unwrap_or_default()
+    }
+
+    /// Bytes that wait or are being sent, without what is sent again.
     pub fn queued_bytes(&self) -> usize {
-        let queue = self.queue.lock();
-        queue.waiting.len() + queue.sending
+        self.stream(|stream| stream.queued_bytes()).unwrap_or(0)
     }
 
     /// Changes appended so far: the stream sequence number of the last one.
     pub fn reps(&self) -> u64 {
-        self.queue.lock().reps
+        self.stream(|stream| stream.appended()).unwrap_or(0)
     }
 
     /// Whether the link is down: nothing is taken any more.
@@ -188,8 +239,10 @@ impl Outbox {
         if queue.closed.is_some() {
             return;
         }
-        if reason != DownReason::Asked {
-            queue.waiting = BytesMut::new();
+        if reason != DownReason::Asked
+            && let Some(stream) = &mut queue.stream
+        {
+            stream.unlink();
         }
         queue.closed = Some(reason);
         queue.asleep = false;
@@ -203,23 +256,22 @@ impl Outbox {
         self.queue.lock().closed.clone()
     }
 
-    /// For the writer: what was swapped out before is sent; swaps `sent` (emptied) for what waits.
-    pub(super) fn take(&self, sent: &mut BytesMut) -> Taken {
-        sent.clear();
-        if sent.capacity() > KEEP_SIZE_MAX {
-            *sent = BytesMut::new();
-        }
+    /// For the writer: what was taken before is sent; puts what waits into `out`. At most
+    /// `allowance` bytes of what is sent again are in it.
+    pub(super) fn take(&self, allowance: usize, out: &mut Taken) -> Found {
+        out.clear();
         let mut queue = self.queue.lock();
-        mem::swap(&mut queue.waiting, sent);
-        queue.sending = sent.len();
-        if queue.sending > 0 {
-            return Taken::Frames;
+        if let Some(stream) = &mut queue.stream {
+            stream.take(allowance, out);
+        }
+        if !out.is_empty() {
+            return Found::Frames;
         }
         if queue.closed.is_some() {
-            return Taken::Closed;
+            return Found::Closed;
         }
         queue.asleep = true;
-        Taken::Nothing
+        Found::Nothing
     }
 
     /// For the writer: waits until there is something to [`Outbox::take`].
@@ -234,7 +286,8 @@ impl Outbox {
 
     /// For the reader: appends a ping if nothing else is on its way.
     pub(super) fn ping(&self, moment: u64) {
-        if self.queue.lock().asleep {
+        let asleep = self.queue.lock().asleep;
+        if asleep {
             // A link that went down meanwhile needs no ping.
             let _ = self.send(&Message::Ping { moment });
         }
@@ -276,10 +329,10 @@ mod tests {
         }
         let reps = outbox.reps();
         assert_eq!(outbox.append(&rep(b"x"), 1), Err(OutboxError::Full));
-        let mut sending = BytesMut::new();
-        assert_eq!(outbox.take(&mut sending), Taken::Frames);
+        let mut sending = Taken::new();
+        assert_eq!(outbox.take(0, &mut sending), Found::Frames);
         assert_eq!(outbox.append(&rep(b"x"), 1), Err(OutboxError::Full), "still being sent");
-        assert_eq!(outbox.take(&mut sending), Taken::Nothing);
+        assert_eq!(outbox.take(0, &mut sending), Found::Nothing);
         assert_eq!(outbox.append(&rep(b"x"), 1), Ok(reps + 1));
     }
 
@@ -295,20 +348,20 @@ mod tests {
     #[test]
     fn the_writer_is_woken_once() {
         let outbox = outbox();
-        let mut sent = BytesMut::new();
-        assert_eq!(outbox.take(&mut sent), Taken::Nothing);
+        let mut sent = Taken::new();
+        assert_eq!(outbox.take(0, &mut sent), Found::Nothing);
         assert!(outbox.queue.lock().asleep);
         outbox.append(&rep(b"a"), 1).expect("open");
         assert!(!outbox.queue.lock().asleep);
         outbox.append(&rep(b"b"), 1).expect("open");
-        assert_eq!(outbox.take(&mut sent), Taken::Frames);
-        assert_eq!(sent, [rep(b"a"), rep(b"b")].concat());
+        assert_eq!(outbox.take(0, &mut sent), Found::Frames);
+        assert_eq!(sent.concat(), [rep(b"a"), rep(b"b")].concat());
     }
 
     #[test]
     fn the_first_reason_stays_and_what_waits_goes_only_when_asked() {
         let (asked, broken) = (outbox(), outbox());
-        let mut sent = BytesMut::new();
+        let mut sent = Taken::new();
         for (outbox, reason) in [(&asked, DownReason::Asked), (&broken, DownReason::Silent)] {
             outbox.append(&rep(b"a"), 1).expect("open");
             outbox.close(reason.clone());
@@ -316,8 +369,18 @@ mod tests {
             assert_eq!(outbox.closed(), Some(reason));
             assert_eq!(outbox.append(&rep(b"b"), 1), Err(OutboxError::Closed));
         }
-        assert_eq!(asked.take(&mut sent), Taken::Frames);
-        assert_eq!(asked.take(&mut sent), Taken::Closed);
-        assert_eq!(broken.take(&mut sent), Taken::Closed);
+        assert_eq!(asked.take(0, &mut sent), Found::Frames);
+        assert_eq!(asked.take(0, &mut sent), Found::Closed);
+        assert_eq!(broken.take(0, &mut sent), Found::Closed);
+        for outbox in [asked, broken] {
+            let mut stream = outbox.release().expect("it was here");
+            assert_eq!(stream.appended(), 2, "changes are kept for the next link");
+            assert_eq!(outbox.append(&rep(b"c"), 1), Err(OutboxError::Closed));
+            let next = self::outbox();
+            stream.tick(Moment(1));
+            let begun = next.adopt(stream, None, false);
+            assert_eq!((begun.after, begun.changes, begun.gap), (0, 2, false));
+            assert_eq!(next.reps(), 2);
+        }
     }
 }

@@ -124,14 +124,14 @@ impl Reader<'_> {
             let now = begun.elapsed().as_micros() as u64;
             self.counters.round_trip_us.set(now.saturating_sub(moment));
         }
-        let (ping, reps) = (batch.ping, batch.reps());
+        let (ping, reps, goodbye) = (batch.ping, batch.reps(), batch.goodbye);
         if let Some(moment) = ping {
             // A link that is down or full answers no ping; it has worse troubles.
             let _ = self.outbox.send(&Message::Pong { moment });
         }
         consume(buffer, found.whole);
         make_room(buffer, found.missing);
-        Ok(Delivered { reps, settling, fault: None })
+        Ok(Delivered { reps, settling, fault: goodbye.then_some(DownReason::Goodbye) })
     }
 }
 

@@ -22,6 +22,7 @@ use crate::base::id::{Boot, NodeId};
 use super::counters::Counters;
 use super::hello::{HelloError, Remote};
 use super::inbox::Inbox;
+use super::message::Message;
 use super::outbox::Outbox;
 use super::state::{DownReason, LinkState};
 
@@ -98,7 +99,7 @@ impl Seat {
         }
     }
 
-    /// Closes the link that sits here, if any, and lets nobody sit down after it.
+    /// Says goodbye on the link that sits here, if any, and closes it; lets nobody sit down after.
     pub fn stop(&self) {
         let outbox = {
             let mut standing = self.standing.lock();
@@ -106,6 +107,8 @@ impl Seat {
             standing.outbox.clone()
         };
         if let Some(outbox) = outbox {
+            // A peer that does not hear it finds the link closed.
+            let _ = outbox.send(&Message::Goodbye);
             outbox.close(DownReason::Asked);
         }
     }

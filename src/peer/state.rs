@@ -23,6 +23,8 @@ pub enum DownReason {
     Handshake(HelloError),
     /// The peer closed the link.
     Closed,
+    /// The peer said that it leaves: its process ends in order.
+    Goodbye,
     /// The connection broke.
     Broken(ErrorKind),
     /// Nothing arrived for too long.
@@ -44,6 +46,7 @@ impl fmt::Display for DownReason {
             DownReason::ConnectionRefused => f.write_str("nobody listens at the peer's address"),
             DownReason::Unreachable(kind) => write!(f, "the peer cannot be reached: {kind}"),
             DownReason::Handshake(error) => write!(f, "the handshake failed: {error}"),
+            DownReason::Goodbye => f.write_str("the peer said goodbye"),
             DownReason::Closed => f.write_str("the peer closed the link"),
             DownReason::Broken(kind) => write!(f, "the connection broke: {kind}"),
             DownReason::Silent => f.write_str("the peer went silent"),

@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::base::id::VnodeId;
 use crate::base::wire::Put;
 use crate::peer::frame::{self, Batch};
-use crate::peer::hello::Refusal;
+use crate::peer::gossip_link::Sent;
+use crate::peer::hello::{ClusterId, Identity, ProofKey, Refusal};
 use crate::peer::inbox::Settling;
 use crate::peer::message::Message;
 use crate::peer::outbox::OutboxError;
@@ -25,6 +26,9 @@ enum Told {
     Unreachable(NodeId, DownReason),
     Rep(u64, Vec<u8>),
     Other(Vec<u8>),
+    /// A round of gossip, and the thread that brought it.
+    Gossip(NodeId, Vec<u8>, Option<String>),
+    Refused(NodeId),
 }
 
 /// An inbox that writes everything down, and acknowledges changes once a read.
@@ -85,6 +89,15 @@ impl Inbox for Diary {
 
     fn unreachable(&self, peer: NodeId, reason: &DownReason) {
         self.told.lock().push(Told::Unreachable(peer, reason.clone()));
+    }
+
+    fn gossip(&self, peer: NodeId, body: &[u8]) {
+        let thread = std::thread::current().name().map(str::to_owned);
+        self.told.lock().push(Told::Gossip(peer, body.to_vec(), thread));
+    }
+
+    fn refused(&self, peer: NodeId) {
+        self.told.lock().push(Told::Refused(peer));
     }
 }
 
@@ -383,7 +396,7 @@ async fn by_hand(pair: &Pair, run: u64, boot: Boot) -> Result<TcpStream, HelloEr
         run,
         key: ProofKey::of(b"secret"),
     };
-    handshake::dial(&mut socket, &me, B, [run as u8; 32], b"by hand").await?;
+    handshake::dial(&mut socket, &me, B, Channel::Data, [run as u8; 32], b"by hand").await?;
     Ok(socket)
 }
 
@@ -500,7 +513,8 @@ async fn wrong_secrets_and_clusters_are_told_so_to_the_dialer() {
         let failed = Told::Unreachable(B, reason.clone());
         until("the refusal", || told_a.count(|told| *told == failed) >= 2).await;
         assert!(matches!(a.state(B), Some(LinkState::Down { reason: why, .. }) if why == reason));
-        assert!(told_b.told.lock().is_empty());
+        assert!(!told_b.has(|told| matches!(told, Told::Up(..) | Told::Gossip(..))));
+        assert!(!a.gossip().is_up(B), "gossip asks for the same proof");
     }
 }
 
@@ -511,4 +525,152 @@ async fn what_waits_is_sent_before_a_shutdown() {
     a.outbox(B).expect("up").append(&frames, count).expect("room");
     a.shutdown().await;
     until("all changes", || told_b.reps() == 5000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_leaves_says_goodbye() {
+    let (_pair, [(a, told_a), (_b, told_b)]) = Pair::both().await;
+    a.shutdown().await;
+    until("down", || told_b.has(|told| matches!(told, Told::Down(A, _)))).await;
+    assert!(told_b.has(|told| *told == Told::Down(A, DownReason::Goodbye)));
+    assert!(told_a.has(|told| *told == Told::Down(B, DownReason::Asked)));
+}
+
+fn gossip_from(node: NodeId, body: &[u8]) -> Told {
+    Told::Gossip(node, body.to_vec(), Some("gossip".to_owned()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gossip_goes_both_ways_on_a_thread_of_its_own() {
+    let (_pair, [(a, told_a), (b, told_b)]) = Pair::both().await;
+    until("gossip links", || a.gossip().is_up(B) && b.gossip().is_up(A)).await;
+    assert_eq!(a.gossip().send(B, b"from a"), Sent::Taken);
+    assert_eq!(b.gossip().send(A, b"from b"), Sent::Taken);
+    assert_eq!(a.gossip().send(NodeId(9), b"nobody"), Sent::NoLink);
+    until("both", || {
+        told_b.has(|told| *told == gossip_from(A, b"from a"))
+            && told_a.has(|told| *told == gossip_from(B, b"from b"))
+    })
+    .await;
+    let thread = a.gossip().runtime().spawn(async { std::thread::current().name().map(str::len) });
+    assert_eq!(thread.await.expect("no panic"), Some("gossip".len()));
+    told_b.assert_alternates(A);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gossip_finds_a_restarted_peer_and_a_refusing_one() {
+    let (mut pair, [(a, _), (b, told_b)]) = Pair::both().await;
+    until("gossip links", || a.gossip().is_up(B) && b.gossip().is_up(A)).await;
+    a.shutdown().await;
+    drop(a);
+    // The node with the higher id, which dials no data link, learns it as well.
+    until("refused", || told_b.has(|told| *told == Told::Refused(A))).await;
+    assert_eq!(b.gossip().send(A, b"nobody hears"), Sent::NoLink);
+    let (_a, told_a) = pair.start(pair.options(A)).await;
+    until("gossip again", || {
+        b.gossip().send(A, b"again");
+        told_a.has(|told| *told == gossip_from(B, b"again"))
+    })
+    .await;
+    assert!(b.gossip().counters(A).expect("a peer").refused.read() > 0);
+}
+
+#[tokio::test]
+async fn gossip_comes_in_time_while_the_main_runtime_is_busy() {
+    let (_pair, [(a, _), (_b, told_b)]) = Pair::both().await;
+    until("gossip link", || a.gossip().is_up(B)).await;
+    // The only thread of this runtime does not yield: everything else on it stands still.
+    let begun = Instant::now();
+    assert_eq!(a.gossip().send(B, b"in time"), Sent::Taken);
+    while !told_b.has(|told| *told == gossip_from(A, b"in time")) {
+        assert!(begun.elapsed() < Duration::from_secs(5), "gossip waits for the main runtime");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Accepts one gossip connection at B's address by hand, and leaves it alone.
+async fn accept_gossip(listener: &TcpListener) -> TcpStream {
+    loop {
+        let (mut socket, _) = listener.accept().await.expect("a connection");
+        let me = Identity {
+            cluster: ClusterId::of("test"),
+            node: B,
+            boot: Boot(1),
+            run: 1,
+            key: ProofKey::of(b"secret"),
+        };
+        let Ok(proved) = handshake::hear(&mut socket, &me, |_| true, [3; 32]).await else {
+            continue;
+        };
+        if proved.remote.channel == Channel::Gossip {
+            proved.accept(&mut socket, &[]).await.expect("proved");
+            return socket;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gossip_to_a_peer_that_does_not_read_is_dropped_and_goes_on_whole() {
+    let mut pair = Pair::bind().await;
+    let listener = pair.listeners.remove(&B).expect("bound");
+    let (a, _) = pair.start(pair.options(A)).await;
+    let mut socket = accept_gossip(&listener).await;
+    until("gossip link", || a.gossip().is_up(B)).await;
+    let mut taken = 0;
+    while a.gossip().send(B, &[7; 3000]) == Sent::Taken {
+        taken += 1;
+        assert!(taken < 10_000, "it never fills");
+        tokio::task::yield_now().await;
+    }
+    assert!(a.gossip().counters(B).expect("a peer").dropped.read() > 0);
+    // What was taken arrives whole, once the peer reads; and then there is room again.
+    let mut wire = Vec::new();
+    let (mut heard, full) = (0, taken);
+    let begun = Instant::now();
+    while heard < full + 10 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "heard {heard}, {full} were taken at first"
+        );
+        // Each call moves on what was begun.
+        let sent = a.gossip().send(B, &[7; 3000]);
+        taken += usize::from(sent == Sent::Taken);
+        assert!(heard <= taken);
+        let mut some = [0; 4096];
+        let read = timeout(Duration::from_millis(5), socket.read(&mut some)).await;
+        if let Ok(Ok(count)) = read {
+            wire.extend_from_slice(&some[..count]);
+        }
+        let whole = frame::scan(&wire, 1 << 16).expect("undamaged").whole;
+        heard += Batch::of_envelopes(&wire[..whole], 0, 1 << 16).count();
+        wire.drain(..whole);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nonsense_on_a_gossip_connection_closes_it() {
+    let mut pair = Pair::bind().await;
+    let (b, told_b) = pair.start(pair.options(B)).await;
+    let mut status = BytesMut::new();
+    Message::Status { body: b"not gossip" }.encode(&mut status);
+    let mut claim = (200u32 << 10).to_le_bytes().to_vec();
+    claim.put_u32(0);
+    let check = crc32fast::hash(&claim);
+    claim.put_u32(check);
+    for nonsense in [[&frame::head(&status)[..], &status].concat(), claim, vec![1; 64]] {
+        let mut socket = TcpStream::connect(&pair.members[&B]).await.expect("B listens");
+        let me = Identity {
+            cluster: ClusterId::of("test"),
+            node: A,
+            boot: Boot(1),
+            run: 1,
+            key: ProofKey::of(b"secret"),
+        };
+        let met = handshake::dial(&mut socket, &me, B, Channel::Gossip, [4; 32], &[]).await;
+        met.expect("a gossip connection");
+        socket.write_all(&nonsense).await.expect("sent");
+        hears_the_end(&mut socket).await;
+    }
+    assert!(!told_b.has(|told| matches!(told, Told::Gossip(..) | Told::Up(..))));
+    assert!(!b.is_up(A));
 }

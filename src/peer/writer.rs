@@ -1,15 +1,15 @@
-//! The sending half of a link: swaps the outbox out and writes it, one write(2) a flush.
+//! The sending half of a link: takes what waits in the outbox and writes it, one write(2) a flush.
 
 use std::io::{self, IoSlice};
 
-use bytes::BytesMut;
 use smallvec::SmallVec;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use super::counters::Counters;
 use super::frame::{self, HEAD_SIZE, Runs};
-use super::outbox::{Outbox, Taken};
+use super::outbox::{Found, Outbox};
+use super::stream::Taken;
 
 /// Most envelopes in one write: their checksums are computed before its first byte leaves, so
 /// this bounds what a long queue adds to the wait.
@@ -21,17 +21,21 @@ pub async fn write_all(
     outbox: &Outbox,
     counters: &Counters,
 ) -> io::Result<()> {
-    let mut sending = BytesMut::new();
+    let mut sending = Taken::new();
     loop {
-        match outbox.take(&mut sending) {
-            Taken::Frames => flush(socket, &sending, counters).await?,
-            Taken::Nothing => {
+        match outbox.take(usize::MAX, &mut sending) {
+            Found::Frames => {
+                for frames in &sending {
+                    flush(socket, frames, counters).await?;
+                }
+            }
+            Found::Nothing => {
                 outbox.filled().await;
                 // Whoever woke us is one of many that became ready together: the others append
                 // first, and one write carries them all.
                 tokio::task::yield_now().await;
             }
-            Taken::Closed => return Ok(()),
+            Found::Closed => return Ok(()),
         }
     }
 }

@@ -91,7 +91,8 @@ impl<'a> Chart<'a> {
             let myself = if *node == self.me { "myself," } else { "" };
             let (fail, link) = match reach {
                 Reach::Down => (",fail", "disconnected"),
-                Reach::Up | Reach::Recovering => ("", "connected"),
+                Reach::Awaited => (",fail?", "disconnected"),
+                Reach::Up | Reach::Recovering | Reach::Skewed => ("", "connected"),
             };
             // Writing to a string cannot fail.
             let _ = write!(
@@ -180,9 +181,9 @@ impl<'a> Chart<'a> {
     fn shard_node(&self, node: NodeId, role: &'static str) -> Nested {
         let (member, reach) = self.member(node);
         let health = match reach {
-            Reach::Up => "online",
+            Reach::Up | Reach::Skewed => "online",
             Reach::Recovering => "loading",
-            Reach::Down => "fail",
+            Reach::Down | Reach::Awaited => "fail",
         };
         let rows = [
             ("id", Nested::bulk(self.topology.redis_id(node))),

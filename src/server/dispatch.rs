@@ -105,7 +105,8 @@ impl Session {
                 saving::run(server, self, spec, args, out);
             }
             "config" => settings::run(server, self, spec, args, out),
-            "kv.quorum" | "kv.explain" => kv::run(server, self, spec, args, out),
+            "kv.status" => super::status::run(server, out),
+            "kv.quorum" | "kv.explain" | "kv.compare" => kv::run(server, self, spec, args, out),
             _ => connection::run(server, self, spec, args, out),
         }
     }

@@ -19,6 +19,7 @@ use crate::storage::keyspace::VnodeCounts;
 use super::Server;
 use super::greeting::REDIS_VERSION;
 use super::process;
+use super::status;
 
 /// Runs one of this file's commands.
 pub(super) fn run(server: &Server, spec: &Spec, args: &[&[u8]], out: &mut Reply) {
@@ -216,7 +217,7 @@ fn about_persistence(server: &Server, text: &mut Text) {
     text.row("async_loading", 0);
     text.row("rdb_bgsave_in_progress", u8::from(log.snapshot.since.is_some()));
     text.row("rdb_last_save_time", node.last_save().0 / 1_000);
-    text.row("rdb_last_bgsave_status", status(log.snapshot.last.is_none_or(|(_, good)| good)));
+    text.row("rdb_last_bgsave_status", verdict(log.snapshot.last.is_none_or(|(_, good)| good)));
     text.row("rdb_last_bgsave_time_sec", last_seconds(&log.snapshot));
     text.row("rdb_current_bgsave_time_sec", seconds_under_way(&log.snapshot, now));
     text.row("rdb_saves", log.snapshot.done);
@@ -225,10 +226,10 @@ fn about_persistence(server: &Server, text: &mut Text) {
     text.row("aof_rewrite_scheduled", 0);
     text.row("aof_last_rewrite_time_sec", last_seconds(&log.rewrite));
     text.row("aof_current_rewrite_time_sec", seconds_under_way(&log.rewrite, now));
-    text.row("aof_last_bgrewrite_status", status(log.rewrite.last.is_none_or(|(_, good)| good)));
+    text.row("aof_last_bgrewrite_status", verdict(log.rewrite.last.is_none_or(|(_, good)| good)));
     text.row("aof_rewrites", log.rewrite.done);
     let error = log.last_write_error.as_ref().or(log.last_sync_error.as_ref());
-    text.row("aof_last_write_status", status(error.is_none()));
+    text.row("aof_last_write_status", verdict(error.is_none()));
     text.row("aof_current_size", log.log_bytes);
     text.row("aof_buffer_length", log.pending_bytes);
     text.row("aof_pending_bio_fsync", log.syncs);
@@ -251,7 +252,7 @@ fn about_persistence(server: &Server, text: &mut Text) {
     }
 }
 
-fn status(good: bool) -> &'static str {
+fn verdict(good: bool) -> &'static str {
     if good { "ok" } else { "err" }
 }
 
@@ -271,6 +272,11 @@ fn about_replication(server: &Server, text: &mut Text) {
     text.row("master_failover_state", "no-failover");
     text.row("master_replid", run_id(server));
     text.row("master_repl_offset", 0);
+    text.row("connected_members", peers_up(server));
+    for status in server.node.member_statuses() {
+        let (name, fields) = status::line(&status);
+        text.row(&name, fields);
+    }
 }
 
 fn about_cpu(_: &Server, text: &mut Text) {
@@ -355,6 +361,8 @@ pub(super) fn reach_name(reach: Reach) -> &'static str {
         Reach::Up => "up",
         Reach::Down => "down",
         Reach::Recovering => "recovering",
+        Reach::Awaited => "awaited",
+        Reach::Skewed => "skewed",
     }
 }
 

@@ -1,8 +1,9 @@
-//! Kvorum's own commands: how many replicas a connection or one command asks, and where a key
-//! stands and why.
+//! Kvorum's own commands that a session runs: how many replicas a connection or one command asks,
+//! where a key stands and why, and how two context tokens stand to each other.
 
 use crate::command::fault::Fault;
 use crate::command::number::{integer, is};
+use crate::command::siblings::compare;
 use crate::command::spec::Spec;
 use crate::command::table::resolve;
 use crate::coordinator::contract::Override;
@@ -25,6 +26,7 @@ pub(super) fn run(
 ) {
     match spec.name {
         "kv.explain" => explain(server, session, spec, args, out),
+        "kv.compare" => compare(server.node.keyspace().seed(), args, out),
         _ => quorum(server, session, args, out),
     }
 }

@@ -19,6 +19,7 @@ mod process;
 mod saving;
 mod session;
 mod settings;
+mod status;
 
 use std::io;
 use std::sync::Arc;

@@ -23,7 +23,7 @@ use crate::base::time::UnixMs;
 use crate::value::entry::Entry;
 use crate::value::view::Kind as Type;
 
-use super::block::{Block, ColdEntry, Footprint, Form, block_at};
+use super::block::{Block, ColdEntry, Footprint, Form, Table, block_at, table_size};
 use super::frame::Kind;
 use super::keyspace::{Journal, Keyspace};
 use super::place::Place;
@@ -52,10 +52,13 @@ const SLACK_PART: usize = 256;
 const SLACK_MAX: usize = 1 << 20;
 
 /// The part of the budget that everything beside blocks and tables is granted.
-const BESIDE_PART: usize = 10;
+const BESIDE_PART: usize = 16;
 
 /// The most that is left free for what goes beyond.
 const RESERVE_PART: usize = 4;
+
+/// The most that is left free for that and for the growth of tables.
+const FREE_PART: usize = 2;
 
 /// What is left free before anybody knows better.
 const FIRST_RESERVE_PART: usize = 8;
@@ -70,6 +73,8 @@ pub(super) struct Sweep {
     budget: AtomicUsize,
     /// How much of the budget is left free, because the process takes more than what is counted.
     reserve: AtomicUsize,
+    /// How much of it is kept free for the tables' next growth.
+    growth: AtomicUsize,
     /// The vnode that comes next.
     next: AtomicUsize,
     cooled: AtomicU64,
@@ -79,7 +84,9 @@ pub(super) struct Sweep {
 impl Sweep {
     /// What blocks and tables are held to at the moment; 0: nothing.
     fn limit(&self) -> usize {
-        self.budget().saturating_sub(self.reserve.load(Ordering::Relaxed))
+        let budget = self.budget();
+        let free = self.reserve.load(Ordering::Relaxed) + self.growth.load(Ordering::Relaxed);
+        budget - free.min(budget / FREE_PART)
     }
 
     pub(super) fn has_budget(&self) -> bool {
@@ -100,10 +107,16 @@ impl Keyspace {
         self.sweep.reserve.store(bytes / FIRST_RESERVE_PART, Ordering::Relaxed);
     }
 
+    /// What blocks and tables are held to at the moment, in bytes; 0: nothing.
+    #[cfg(test)]
+    pub(super) fn room_limit(&self) -> usize {
+        self.sweep.limit()
+    }
+
     /// Notes how much memory the process really takes, in bytes: to be told every now and then.
     ///
     /// Blocks and tables are counted as the allocator rounds them, but it also keeps pages that are
-    /// partly free, and buffers and code take some too. A tenth of the budget is granted to all
+    /// partly free, and buffers and code take some too. A sixteenth of the budget is granted to all
     /// that; what it takes beyond is left free here, at most a quarter of the budget. It rises fast
     /// and falls slowly, for freed pages go back to the system with a delay.
     pub fn note_resident(&self, resident: u64) {
@@ -120,6 +133,18 @@ impl Keyspace {
             reserve.saturating_sub(low.saturating_sub(resident) / FALL_PART)
         };
         self.sweep.reserve.store(next.min(budget / RESERVE_PART), Ordering::Relaxed);
+    }
+
+    /// Looks how soon tables will grow, and frees the room for it ahead: to be told every now and
+    /// then.
+    ///
+    /// A table doubles at once, and since keys are spread evenly all tables do at about the same
+    /// time. Values that give way only then leave pages that are partly free, which the system
+    /// does not get back. So a table counts as if it grew key by key.
+    pub fn note_growth(&self, now: UnixMs) {
+        let vnodes = (0..self.vnodes.len() as u16).map(VnodeId);
+        let growth = vnodes.map(|vnode| self.read(vnode, now, |keys| growth_of(keys.table))).sum();
+        self.sweep.growth.store(growth, Ordering::Relaxed);
     }
 
     /// Whether memory would be over its budget even if everything were cool.
@@ -173,6 +198,14 @@ impl Keyspace {
     pub fn warmed(&self) -> u64 {
         self.sweep.warmed.load(Ordering::Relaxed)
     }
+}
+
+/// The part of a table's next doubling that is due: none just after the last one, all of it just
+/// before the next.
+fn growth_of(table: &Table) -> usize {
+    let half = table.capacity() / 2;
+    let beyond = table.len().saturating_sub(half);
+    if half == 0 { 0 } else { (table_size(table) as u128 * beyond as u128 / half as u128) as usize }
 }
 
 /// What came of one step of the hand.

@@ -529,3 +529,25 @@ fn nothing_is_lost_between_threads() {
     }
     assert_eq!(keyspace.used(), recount(&keyspace));
 }
+
+/// Tables double all at about the same time, so the room for it is made key by key.
+#[test]
+fn room_for_the_next_growth_of_tables_is_made_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let keyspace = begun(folder.path());
+    let mut greatest: f64 = 0.0;
+    for number in 0..20_000 {
+        put(&keyspace, vnode_of(number), &name(number), b"v");
+        if number % 64 > 0 || number < 2_000 {
+            continue;
+        }
+        // Together with what is kept free, tables take what so many keys take after a doubling.
+        keyspace.set_budget(1 << 30);
+        keyspace.note_growth(NOW);
+        let free = (1 << 30) - keyspace.room_limit() - (1 << 30) / 8;
+        let ahead = (keyspace.table_memory() + free) as f64 / number as f64;
+        greatest = greatest.max(ahead);
+        assert!(ahead < 30.0 && ahead > 12.0, "{ahead} bytes a key at {number} keys");
+    }
+    assert!(greatest > 15.0, "{greatest}");
+}

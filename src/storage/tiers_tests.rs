@@ -13,7 +13,7 @@ use crate::anti_entropy::tree::Tree;
 use crate::base::hash::{Digest, HashSeed};
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
 use crate::base::time::{Hlc, UnixMs};
-use crate::value::change::{Amount, Change, Expire};
+use crate::value::change::{Amount, Change, Expire, Seen as WriteSeen};
 use crate::value::entry::Entry;
 use crate::value::record;
 use crate::value::view::{Body, Views};
@@ -46,11 +46,21 @@ fn name(key: u8) -> Vec<u8> {
 
 #[derive(Clone, Debug)]
 enum Write {
-    Put { size: usize, expire: Option<u64> },
-    PutKeeping { size: usize },
+    Put {
+        size: usize,
+        expire: Option<u64>,
+    },
+    PutKeeping {
+        size: usize,
+    },
     Delete,
     Count(i8),
     Expire(Option<u64>),
+    /// By a client that has seen all of the key, or nothing; without a size it deletes.
+    Seen {
+        all: bool,
+        size: Option<usize>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -90,6 +100,8 @@ fn write() -> impl Strategy<Value = Write> {
         2 => Just(Write::Delete),
         2 => any::<i8>().prop_map(Write::Count),
         2 => proptest::option::of(1u64..50).prop_map(Write::Expire),
+        2 => (any::<bool>(), proptest::option::of(0usize..300))
+            .prop_map(|(all, size)| Write::Seen { all, size }),
     ]
 }
 
@@ -370,6 +382,13 @@ impl World {
             Write::Delete => Change::Delete,
             Write::Count(by) => Change::Increment(Amount::Int(i128::from(*by))),
             Write::Expire(after) => Change::Expire(after.map(end)),
+            Write::Seen { all, size } => {
+                let now = UnixMs(self.now);
+                let held = self.model.read(VNODE, now, |keys| keys.history(&name(key)));
+                let context = held.filter(|_| *all).map(|entry| entry.context().clone());
+                let put = size.map(|size| (value(size), Expire::Keep));
+                Change::Seen(Box::new(WriteSeen { context: context.unwrap_or_default(), put }))
+            }
         }
     }
 

@@ -37,6 +37,17 @@ impl Views for VnodeRead<'_> {
         }
         self.view_of(block)
     }
+
+    fn history(&self, key: &[u8]) -> Option<Entry> {
+        if let Some(block) = self.find(self.seed.key(key), key).filter(|_| self.visits) {
+            block.visit();
+        }
+        self.entry(key)
+    }
+
+    fn seed(&self) -> HashSeed {
+        self.seed
+    }
 }
 
 impl<'a> VnodeRead<'a> {

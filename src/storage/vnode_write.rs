@@ -65,6 +65,14 @@ impl Views for VnodeWrite<'_> {
         }
         self.read().view_of(block)
     }
+
+    fn history(&self, key: &[u8]) -> Option<Entry> {
+        self.read().history(key)
+    }
+
+    fn seed(&self) -> HashSeed {
+        self.keyspace.seed()
+    }
 }
 
 impl VnodeWrite<'_> {
@@ -124,7 +132,12 @@ impl VnodeWrite<'_> {
         actor: Actor,
         out: &mut BytesMut,
     ) -> Result<Dot, ApplyError> {
-        let dot = Dot::new(self.vnode.hlc.next(self.now), actor);
+        let after = match change {
+            // The client may have seen writes of which this node has not heard.
+            Change::Seen(seen) => self.vnode.hlc.max(seen.context.hlc_max()),
+            _ => self.vnode.hlc,
+        };
+        let dot = Dot::new(after.next(self.now), actor);
         let (hash, now) = (self.seed().key(key), self.now);
         let applied = match change {
             Change::Put { value, expire } => self.put(hash, key, value, *expire, dot, out),
@@ -517,12 +530,13 @@ fn tombstone(dot: Dot, now: UnixMs) -> Entry {
     entry
 }
 
-/// Whether `change` of a plain string looks at its value: overwriting and removing does not, and
-/// on an expired one everything begins anew.
+/// Whether `change` of a plain string looks at its value: overwriting and removing does not, on an
+/// expired one everything begins anew, and what a client has not seen must be kept.
 fn needs_value(plain: &Plain<'_>, change: &Change<'_>, now: UnixMs) -> bool {
     match change {
         Change::Put { .. } | Change::Delete => false,
         Change::Increment(_) | Change::Expire(_) => plain.is_visible(now),
+        Change::Seen(seen) => !seen.context.contains(plain.dot),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Writing: how a change becomes part of an entry, and what of it travels.
 //!
 //! ```text
-//! Put        removes all that is seen, sets one value and meta under one dot   ─> Whole
-//! Delete     removes all that is seen                                          ─> Whole
+//! Put        removes all that is here, sets one value and meta under one dot   ─> Whole
+//! Delete     removes all that is here                                          ─> Whole
+//! Seen       removes what its client has seen; may set one value and meta      ─> Whole
 //! Increment  adds to the winning base; on nothing visible, to a new zero base  ─> Fragment
 //! Expire     replaces the meta                                                 ─> Fragment
 //! ```
@@ -13,11 +14,11 @@
 
 use bytes::Bytes;
 
-use crate::base::limits::SIBLINGS_MAX;
+use crate::base::limits::{SIBLINGS_MAX, VALUE_SIZE_MAX};
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::version::context::Context;
 
-use super::change::{Amount, Change, Expire};
+use super::change::{Amount, Change, Expire, Seen};
 use super::entry::{Entry, Field, Meta, STRING};
 use super::fragment::Fragment;
 use super::register::{Base, Register, Sibling, Stored};
@@ -38,14 +39,24 @@ pub enum Delta {
 pub enum ApplyError {
     /// The write has not seen the values that are there, and one more would be too many.
     TooManySiblings,
+    /// The same, and together they would be larger than one value may be.
+    SiblingsTooLarge,
 }
 
 impl std::fmt::Display for ApplyError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ApplyError::TooManySiblings => {
-                write!(f, "TOOMANYSIBLINGS the key already has {SIBLINGS_MAX} concurrent values")
+                write!(
+                    f,
+                    "TOOMANYSIBLINGS the key has {SIBLINGS_MAX} concurrent values or more that the \
+                     write has not seen, nothing was done"
+                )
             }
+            ApplyError::SiblingsTooLarge => f.write_str(
+                "TOOMANYSIBLINGS the key's concurrent values would together be larger than a value \
+                 may be, nothing was done",
+            ),
         }
     }
 }
@@ -74,7 +85,7 @@ impl Entry {
         dot: Dot,
         now: UnixMs,
     ) -> Result<Delta, ApplyError> {
-        Ok(self.write(change, dot, now, Author::Replica))
+        self.write(change, dot, now, Author::Replica)
     }
 
     /// The same on a stand-in that is no replica of the key. Its dot stays single, for nobody
@@ -88,52 +99,22 @@ impl Entry {
         dot: Dot,
         now: UnixMs,
     ) -> Result<Delta, ApplyError> {
-        Ok(self.write(change, dot, now, Author::StandIn))
+        self.write(change, dot, now, Author::StandIn)
     }
 
-    /// Sets the string for a client that has seen `seen` of the key and no more (Dynamo §4.4):
-    /// what `seen` knows is removed, the rest stays beside the new value. Travels whole.
-    ///
-    /// `seen` comes from a client and only selects what goes; it is never learned from.
-    ///
-    /// # Panics
-    /// As [`Entry::apply`].
-    pub fn put_seen(
+    fn write(
         &mut self,
-        value: &[u8],
-        expire_at: Option<UnixMs>,
-        seen: &Context,
+        change: &Change<'_>,
         dot: Dot,
+        now: UnixMs,
+        author: Author,
     ) -> Result<Delta, ApplyError> {
-        let kept = self.register(STRING).map_or(0, |register| {
-            register.siblings().iter().filter(|sibling| !seen.contains(sibling.dot)).count()
-        });
-        if kept >= SIBLINGS_MAX {
-            return Err(ApplyError::TooManySiblings);
-        }
-        self.witness(dot, Author::Replica);
-        self.meta.retain(|meta| !seen.contains(meta.dot));
-        for field in &mut self.fields {
-            field.register.retain(|sibling| !seen.contains(sibling.dot));
-        }
-        self.fields.retain(|field| !field.register.is_empty());
-        self.set_meta(Meta { dot, kind: Kind::String, expire_at });
-        self.push(STRING, Sibling::new(dot, Base::Stored(Stored::pack(value))));
-        Ok(Delta::Whole)
-    }
-
-    fn write(&mut self, change: &Change<'_>, dot: Dot, now: UnixMs, author: Author) -> Delta {
-        match change {
+        Ok(match change {
             Change::Put { value, expire } => {
-                let expire_at = match expire {
-                    Expire::Clear => None,
-                    Expire::Keep => self.visible(now).and_then(|(_, expire_at)| expire_at),
-                    Expire::At(at) => Some(*at),
-                };
+                let expire_at = self.expire_after(*expire, now);
                 self.witness(dot, author);
                 self.clear();
-                self.set_meta(Meta { dot, kind: Kind::String, expire_at });
-                self.push(STRING, Sibling::new(dot, Base::Stored(Stored::pack(value))));
+                self.set_string(value, expire_at, dot);
                 Delta::Whole
             }
             Change::Delete => {
@@ -145,9 +126,75 @@ impl Entry {
             Change::Expire(at) => match self.visible(now) {
                 Some((kind, _)) => self.expire(Meta { dot, kind, expire_at: *at }, author),
                 // Nothing to keep alive: whatever is left over goes.
-                None => self.write(&Change::Delete, dot, now, author),
+                None => return self.write(&Change::Delete, dot, now, author),
             },
+            Change::Seen(seen) => return self.write_seen(seen, dot, now, author),
+        })
+    }
+
+    /// Writes for a client that has seen a part of the history: removes what it saw.
+    ///
+    /// The context is learned, for this replica may not have heard of everything in it: what comes
+    /// later must not come back beside the value that replaced it. That is true to what happened
+    /// (all that the context knows was removed before, or is removed now), unless a counter stays
+    /// because somebody added to it unseen; then nothing is learned.
+    fn write_seen(
+        &mut self,
+        seen: &Seen<'_>,
+        dot: Dot,
+        now: UnixMs,
+        author: Author,
+    ) -> Result<Delta, ApplyError> {
+        let Seen { context, put } = seen;
+        if let Some((value, _)) = put {
+            self.has_room_beside(context, value.len())?;
         }
+        let expire_at = put.as_ref().and_then(|(_, expire)| self.expire_after(*expire, now));
+        for field in &mut self.fields {
+            field.register.retain(|sibling| !sibling.is_seen(context));
+        }
+        self.fields.retain(|field| !field.register.is_empty());
+        let mut kept = self.fields.iter().flat_map(|field| field.register.siblings());
+        if !kept.any(|sibling| context.contains(sibling.dot)) {
+            self.context.join(context);
+        }
+        self.meta.retain(|meta| !context.contains(meta.dot));
+        self.witness(dot, author);
+        match put {
+            Some((value, _)) => self.set_string(value, expire_at, dot),
+            // A meta alone tells nothing.
+            None if self.fields.is_empty() => self.meta.clear(),
+            None => {}
+        }
+        Ok(Delta::Whole)
+    }
+
+    /// Whether a string of `len` bytes may stand beside what `seen` does not know.
+    fn has_room_beside(&self, seen: &Context, len: usize) -> Result<(), ApplyError> {
+        let all = self.register(STRING).map_or(&[][..], Register::siblings);
+        let kept = || all.iter().filter(|sibling| !sibling.is_seen(seen));
+        if kept().count() >= SIBLINGS_MAX {
+            return Err(ApplyError::TooManySiblings);
+        }
+        let size: usize = kept().map(Sibling::stored_len).sum();
+        if size > 0 && size + len > VALUE_SIZE_MAX {
+            return Err(ApplyError::SiblingsTooLarge);
+        }
+        Ok(())
+    }
+
+    /// When a string expires that is put now.
+    fn expire_after(&self, expire: Expire, now: UnixMs) -> Option<UnixMs> {
+        match expire {
+            Expire::Clear => None,
+            Expire::Keep => self.visible(now).and_then(|(_, expire_at)| expire_at),
+            Expire::At(at) => Some(at),
+        }
+    }
+
+    fn set_string(&mut self, value: &[u8], expire_at: Option<UnixMs>, dot: Dot) {
+        self.set_meta(Meta { dot, kind: Kind::String, expire_at });
+        self.push(STRING, Sibling::new(dot, Base::Stored(Stored::pack(value))));
     }
 
     /// Counts further on the winning base; on nothing visible, on a new zero base.

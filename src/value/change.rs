@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::base::time::UnixMs;
+use crate::version::context::Context;
 
 /// What becomes of a key's time to live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,4 +43,18 @@ pub enum Change<'a> {
     Increment(Amount),
     /// Only the time to live changes (EXPIRE and its kin, PERSIST, GETEX).
     Expire(Option<UnixMs>),
+    /// What a client asks that has seen a part of the key's history (KV.SET, KV.DEL). Boxed: it is
+    /// rare, and the others must stay small.
+    Seen(Box<Seen<'a>>),
+}
+
+/// A write by a client that has seen `context` of the key and no more (Dynamo §4.4): what the
+/// context knows is removed, the rest stays beside what is put.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Seen<'a> {
+    /// What the client has seen. It is learned from, so it must be true: a history that a replica
+    /// once had, see [`Seal`](super::token::Seal).
+    pub context: Context,
+    /// The new string and its time to live; `None` removes only.
+    pub put: Option<(Cow<'a, [u8]>, Expire)>,
 }

@@ -173,6 +173,30 @@ impl Entry {
         all.iter().map(|sibling| (sibling.dot, sibling.body()))
     }
 
+    /// The concurrent strings that a client chooses among at `now`, oldest first: the last one is
+    /// what GET answers. None of an absent, deleted or expired key; see [`Register::values`].
+    pub fn values(&self, now: UnixMs) -> Vec<Body<'_>> {
+        let register = self.register(STRING).filter(|_| self.visible(now).is_some());
+        register.map_or_else(Vec::new, Register::values)
+    }
+
+    /// The types that concurrent writers gave the key, as seen at `now`; the visible one is last.
+    pub fn kinds(&self, now: UnixMs) -> Vec<Kind> {
+        let Some((visible, _)) = self.visible(now) else { return Vec::new() };
+        let mut kinds = Vec::new();
+        for kind in self.meta.iter().map(|meta| meta.kind).chain([visible]) {
+            kinds.retain(|other| *other != kind);
+            kinds.push(kind);
+        }
+        kinds
+    }
+
+    /// Whether a client that has seen `context` and no more would remove a value.
+    pub fn is_value_seen(&self, context: &Context) -> bool {
+        let mut values = self.fields.iter().flat_map(|field| field.register.siblings());
+        values.any(|value| value.is_seen(context))
+    }
+
     /// Bytes in memory.
     pub fn memory(&self) -> usize {
         let context = size_of_val(self.context.vector()) + size_of_val(self.context.cloud());

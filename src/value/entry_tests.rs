@@ -7,13 +7,12 @@ use proptest::prelude::*;
 
 use crate::base::hash::{Digest, HashSeed};
 use crate::base::id::{Actor, Boot, NodeId};
-use crate::base::limits::{KEY_SIZE_MAX, SIBLINGS_MAX};
+use crate::base::limits::KEY_SIZE_MAX;
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::base::wire::{Put, WireError};
-use crate::version::context::Context;
 use crate::version::laws::broken_law;
 
-use super::apply::{ApplyError, Delta};
+use super::apply::Delta;
 use super::change::{Amount, Change, Expire};
 use super::entry::Entry;
 use super::fragment::Fragment;
@@ -24,14 +23,14 @@ use super::record::{Record, decode, decode_key, encode_delta, encode_plain, enco
 use super::simulation::{Dice, Mutant, Simulation};
 use super::view::Kind;
 
-const NOW: UnixMs = UnixMs(1_000);
+pub(super) const NOW: UnixMs = UnixMs(1_000);
 const SEED: HashSeed = HashSeed(42);
 
-fn dot(hlc: u64, node: u16) -> Dot {
+pub(super) fn dot(hlc: u64, node: u16) -> Dot {
     Dot::new(Hlc(hlc), Actor::new(NodeId(node), Boot(0)))
 }
 
-fn set(value: &str) -> Change<'_> {
+pub(super) fn set(value: &str) -> Change<'_> {
     Change::Put { value: Cow::Borrowed(value.as_bytes()), expire: Expire::Clear }
 }
 
@@ -43,7 +42,7 @@ const fn add(amount: i128) -> Change<'static> {
     Change::Increment(Amount::Int(amount))
 }
 
-fn apply(entry: &mut Entry, change: &Change<'_>, dot: Dot) -> Delta {
+pub(super) fn apply(entry: &mut Entry, change: &Change<'_>, dot: Dot) -> Delta {
     entry.apply(change, dot, NOW).expect("room")
 }
 
@@ -55,7 +54,7 @@ fn fragment(entry: &mut Entry, change: &Change<'_>, dot: Dot) -> Fragment {
     }
 }
 
-fn entry(changes: &[(Change<'_>, Dot)]) -> Entry {
+pub(super) fn entry(changes: &[(Change<'_>, Dot)]) -> Entry {
     let mut entry = Entry::new();
     for (change, dot) in changes {
         apply(&mut entry, change, *dot);
@@ -63,7 +62,7 @@ fn entry(changes: &[(Change<'_>, Dot)]) -> Entry {
     entry
 }
 
-fn joined(a: &Entry, b: &Entry) -> Entry {
+pub(super) fn joined(a: &Entry, b: &Entry) -> Entry {
     let mut out = a.clone();
     out.join(b);
     out
@@ -78,7 +77,7 @@ fn shown(entry: &Entry) -> Option<String> {
 // ---- laws -------------------------------------------------------------------------------------
 
 /// States that three replicas reach from `seed`.
-fn reached(seed: u64) -> Vec<Entry> {
+pub(super) fn reached(seed: u64) -> Vec<Entry> {
     let mut simulation = Simulation::new(seed, Mutant::None);
     simulation.run(120).expect("no rule is missing");
     simulation.reached.push(Entry::new());
@@ -227,31 +226,6 @@ fn a_write_that_saw_the_siblings_resolves_them() {
     assert_eq!(both.siblings().count(), 1);
     assert_eq!(both.context().to_string(), "D([n1,2],[n2,1],[n3,1])");
     assert_eq!(joined(&both, &left), both);
-}
-
-#[test]
-fn a_client_removes_what_it_has_seen_and_no_more() {
-    let mut both = entry(&[(set("old"), dot(1, 1))]);
-    let token = both.context().clone();
-    both = joined(&both, &entry(&[(set("unseen"), dot(1, 2))]));
-    both.put_seen(b"new", Some(UnixMs(9_000)), &token, dot(5, 3)).unwrap();
-    let values: Vec<_> = both.siblings().map(|(dot, _)| dot).collect();
-    assert_eq!(values, [dot(1, 2), dot(5, 3)]);
-    assert_eq!(both.view(NOW).unwrap().expire_at, Some(UnixMs(9_000)));
-}
-
-#[test]
-fn siblings_are_capped_and_nothing_is_dropped() {
-    let mut many = Entry::new();
-    for hlc in 1..=SIBLINGS_MAX as u64 {
-        many.put_seen(b"v", None, &Context::new(), dot(hlc, 1)).unwrap();
-    }
-    let before = many.clone();
-    let refused = many.put_seen(b"v", None, &Context::new(), dot(99, 1));
-    assert_eq!(refused, Err(ApplyError::TooManySiblings));
-    assert_eq!(many, before);
-    apply(&mut many, &set("one"), dot(99, 1));
-    assert_eq!(many.siblings().count(), 1);
 }
 
 #[test]

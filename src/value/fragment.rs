@@ -66,6 +66,17 @@ impl Fragment {
         self.part.hlc_max()
     }
 
+    /// Every write that it names: itself, what it removed, what it built on.
+    pub fn names(&self) -> impl Iterator<Item = Dot> + '_ {
+        self.part.context().cloud().iter().map(|mark| mark.dot)
+    }
+
+    /// The same as if it were its author's first, to show what goes wrong then.
+    #[cfg(test)]
+    pub(crate) fn without_prev(self) -> Fragment {
+        Fragment { prev: Some(Hlc::ZERO), ..self }
+    }
+
     /// The small entry to join.
     pub(super) const fn part(&self) -> &Entry {
         &self.part

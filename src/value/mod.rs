@@ -10,9 +10,12 @@ pub mod packed;
 pub mod plain;
 pub mod record;
 pub mod register;
+pub mod token;
 pub mod view;
 
 #[cfg(test)]
 mod entry_tests;
+#[cfg(test)]
+mod siblings_tests;
 #[cfg(test)]
 mod simulation;

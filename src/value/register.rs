@@ -132,6 +132,12 @@ impl Sibling {
         }
     }
 
+    /// Whether `context` knows all of it: the base, and everything that was added.
+    pub(super) fn is_seen(&self, context: &Context) -> bool {
+        let added = || self.increments.iter().all(|inc| context.contains(inc.dot()));
+        context.contains(self.dot) && added()
+    }
+
     /// The sum of what was added; nothing when nothing was.
     fn added(&self) -> Option<Amount> {
         self.increments.iter().map(|inc| inc.sum).reduce(add_amounts)
@@ -183,13 +189,17 @@ impl Sibling {
         }
     }
 
-    /// Heap bytes.
-    fn memory(&self) -> usize {
-        let stored = match &self.base {
+    /// Bytes of what was set, as it is stored.
+    pub(super) fn stored_len(&self) -> usize {
+        match &self.base {
             Base::Zero => 0,
             Base::Stored(stored) => stored.bytes.len(),
-        };
-        stored + size_of_val(&self.increments[..])
+        }
+    }
+
+    /// Heap bytes.
+    fn memory(&self) -> usize {
+        self.stored_len() + size_of_val(&self.increments[..])
     }
 }
 
@@ -234,6 +244,29 @@ impl Register {
             Some(_) if winner.base != Base::Zero => winner.body(),
             _ => Body::Made(amount_text(bounded(counted.unwrap_or(Amount::Int(0))))),
         })
+    }
+
+    /// The values that wait for somebody to choose, oldest first; the last one is the visible one.
+    /// Zero bases count as one value, or as none if they are added to the greatest set base: to
+    /// add is no conflict.
+    pub fn values(&self) -> Vec<Body<'_>> {
+        let Some(visible) = self.body() else { return Vec::new() };
+        let set = || self.siblings.iter().filter(|sibling| sibling.base != Base::Zero);
+        let zeros = self.siblings.iter().filter(|sibling| sibling.base == Base::Zero);
+        let counted = zeros.filter_map(Sibling::added).reduce(add_amounts);
+        let last = set().next_back();
+        let takes_zeros = last.is_some_and(|last| last.number().is_some());
+        let is_last = self.siblings.last().map(|sibling| sibling.dot);
+        let shows_set = takes_zeros || (last.is_some() && last.map(|last| last.dot) == is_last);
+        let mut values: Vec<_> = set().map(Sibling::body).collect();
+        if shows_set {
+            values.pop();
+            if let Some(counted) = counted.filter(|_| !takes_zeros) {
+                values.push(Body::Made(amount_text(bounded(counted))));
+            }
+        }
+        values.push(visible);
+        values
     }
 
     /// Joins `theirs`, of which a replica that knew `their` context held this; ours is `our`.

@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::base::hash::HashSeed;
 use crate::base::id::{Actor, Boot, NodeId};
 use crate::base::time::{Dot, Hlc, UnixMs};
+use crate::version::context::Context;
 
 use super::apply::Delta;
-use super::change::{Amount, Change, Expire};
+use super::change::{Amount, Change, Expire, Seen};
 use super::entry::Entry;
 use super::fragment::Fragment;
 use super::record::{Record, decode, encode_delta, encode_whole};
@@ -31,6 +32,10 @@ pub(super) enum Mutant {
     SameActor,
     /// A stand-in claims a vector.
     HintVector,
+    /// A write with a token does not learn what the token has seen.
+    Unlearned,
+    /// A write with a token learns what it has seen though a part of it stays.
+    LearnsAll,
     /// An EXPIRE names the write it replaces the meta of, but does not tell its value.
     BareExpire,
 }
@@ -137,6 +142,8 @@ pub(super) struct Simulation {
     now: UnixMs,
     /// What each write made.
     made: BTreeMap<Dot, Vec<Atom>>,
+    /// What clients have seen: of which history, and what was alive in it.
+    tokens: Vec<(Context, Facts)>,
     expiry: BTreeMap<Dot, UnixMs>,
     /// The number a base was set to; `None` for a word.
     numbers: BTreeMap<Dot, Option<i64>>,
@@ -157,6 +164,7 @@ impl Simulation {
             flying: Vec::new(),
             now: UnixMs(1),
             made: BTreeMap::new(),
+            tokens: Vec::new(),
             expiry: BTreeMap::new(),
             numbers: BTreeMap::new(),
             amounts: BTreeMap::new(),
@@ -177,8 +185,16 @@ impl Simulation {
                     self.exchange(at, to);
                 }
                 80..86 => self.write(3),
-                86..94 => self.saved[at] = self.replicas[at].clone(),
-                94..96 => self.crash(at),
+                86..92 => self.saved[at] = self.replicas[at].clone(),
+                92..94 => self.crash(at),
+                94..96 => {
+                    let Replica { entry, facts, .. } = &self.replicas[at];
+                    self.tokens.push((entry.context().clone(), facts.clone()));
+                }
+                96..99 => {
+                    let at = self.dice.roll(4) as usize;
+                    self.write_seen(at);
+                }
                 _ => self.reached.push(self.replicas[at].entry.clone()),
             }
             self.check()?;
@@ -310,10 +326,7 @@ impl Simulation {
         let metas = alive.iter().filter(|atom| matches!(atom, Atom::Meta(_)));
         let (change, removed, made) = match (self.dice.roll(100), shown) {
             (0..20, _) => {
-                let number = self.dice.percent(80).then(|| self.dice.roll(50) as i64 * 1_000);
-                self.numbers.insert(dot, number);
-                let text = number.map_or("word".to_owned(), |number| number.to_string());
-                let value = Cow::Owned(text.into_bytes());
+                let value = Cow::Owned(self.text(dot));
                 let change = Change::Put { value, expire: self.expire(dot) };
                 (change, alive, vec![Atom::Meta(dot), Atom::Value(dot)])
             }
@@ -343,6 +356,55 @@ impl Simulation {
         };
         self.made.insert(dot, made.clone());
         self.apply(at, &change, dot, Facts { made: made.into_iter().collect(), removed });
+    }
+
+    /// A client writes with a token, perhaps an old one, and perhaps at a stand-in.
+    fn write_seen(&mut self, at: usize) {
+        if self.tokens.is_empty() {
+            return;
+        }
+        if at == 3 {
+            self.replicas[3] = Replica::default();
+        }
+        let token = self.dice.roll(self.tokens.len() as u64) as usize;
+        let (context, seen) = self.tokens[token].clone();
+        let Replica { entry, facts, boot } = &self.replicas[at];
+        let known = self.clocks[at].max(entry.hlc_max()).max(context.hlc_max());
+        let clock = known.next(self.now);
+        let dot = Dot::new(clock, Actor::new(NodeId(at as u16), Boot(*boot)));
+        let (mut own, stays) = unseen(facts, &context, &seen);
+        let usable = match self.mutant {
+            Mutant::Unlearned => only_known(entry, &context),
+            _ => context.clone(),
+        };
+        self.clocks[at] = clock;
+        let put = self.dice.percent(70).then(|| {
+            let value = Cow::Owned(self.text(dot));
+            (value, self.expire(dot))
+        });
+        let made = if put.is_some() { vec![Atom::Meta(dot), Atom::Value(dot)] } else { vec![] };
+        own.made.extend(&made);
+        self.made.insert(dot, made);
+        if put.is_none() {
+            let mut after = self.replicas[at].facts.clone();
+            after.learn(&own);
+            let left = after.ideal();
+            if !left.iter().any(|atom| matches!(atom, Atom::Value(_))) {
+                own.removed.extend(left);
+            }
+        }
+        let change = Change::Seen(Box::new(Seen { context: usable, put }));
+        if self.mutant == Mutant::LearnsAll && stays {
+            self.replicas[at].entry.context.join(&context);
+        }
+        self.apply(at, &change, dot, own);
+    }
+
+    /// What a write sets: a number or a word.
+    fn text(&mut self, dot: Dot) -> Vec<u8> {
+        let number = self.dice.percent(80).then(|| self.dice.roll(50) as i64 * 1_000);
+        self.numbers.insert(dot, number);
+        number.map_or("word".to_owned(), |number| number.to_string()).into_bytes()
     }
 
     fn increment(&mut self, dot: Dot) -> Change<'static> {
@@ -423,6 +485,50 @@ impl Simulation {
     }
 }
 
+/// What a write with a token tells of what was there, to a replica that holds `facts`; and whether
+/// something that the token has seen stays, because somebody added to it since.
+fn unseen(facts: &Facts, context: &Context, seen: &Facts) -> (Facts, bool) {
+    let here = facts.ideal();
+    let mut own = Facts::default();
+    let mut stays = false;
+    for atom in &here {
+        match *atom {
+            Atom::Meta(dot) if context.contains(dot) => {
+                own.removed.insert(*atom);
+            }
+            Atom::Value(base) if context.contains(base) => {
+                let mut added = here.iter().filter_map(|atom| match atom {
+                    Atom::Increment(to, dot) if *to == base => Some(*dot),
+                    _ => None,
+                });
+                if added.all(|dot| context.contains(dot)) {
+                    own.removed.insert(*atom);
+                } else {
+                    stays = true;
+                }
+            }
+            _ => {}
+        }
+    }
+    if !stays {
+        own.learn(seen);
+        own.removed.extend(seen.ideal());
+    }
+    (own, stays)
+}
+
+/// Of a context, what lives in `entry`.
+fn only_known(entry: &Entry, context: &Context) -> Context {
+    let mut known = Context::new();
+    for atom in alive(entry) {
+        let (Atom::Meta(dot) | Atom::Value(dot) | Atom::Increment(_, dot)) = atom;
+        if context.contains(dot) {
+            known.insert(dot, 0);
+        }
+    }
+    known
+}
+
 /// What lives in `entry`.
 fn alive(entry: &Entry) -> BTreeSet<Atom> {
     let mut atoms: BTreeSet<_> = entry.meta().iter().map(|meta| Atom::Meta(meta.dot)).collect();
@@ -451,7 +557,15 @@ fn the_store_is_the_ideal_store_of_what_is_known() {
 
 #[test]
 fn every_rule_is_needed() {
-    for mutant in [Mutant::NoPrev, Mutant::SameActor, Mutant::HintVector, Mutant::BareExpire] {
+    let mutants = [
+        Mutant::NoPrev,
+        Mutant::SameActor,
+        Mutant::HintVector,
+        Mutant::Unlearned,
+        Mutant::LearnsAll,
+        Mutant::BareExpire,
+    ];
+    for mutant in mutants {
         let found = first_violation(mutant, 400);
         assert!(found.is_some(), "{mutant:?} went unnoticed");
     }

@@ -5,8 +5,10 @@ use std::cell::RefCell;
 
 use smallvec::SmallVec;
 
+use crate::base::hash::HashSeed;
 use crate::base::time::UnixMs;
 
+use super::entry::Entry;
 use super::packed::Packed;
 
 /// Redis's types.
@@ -83,6 +85,17 @@ pub trait Views {
     fn usage(&self, key: &[u8]) -> Option<Usage> {
         self.view(key).map(|_| Usage::Untracked)
     }
+
+    /// All that is held of `key`, seen or not: concurrent values, history, tombstone. None of a key
+    /// that was never heard of.
+    fn history(&self, _key: &[u8]) -> Option<Entry> {
+        None
+    }
+
+    /// The cluster's hash seed, by which context tokens are sealed.
+    fn seed(&self) -> HashSeed {
+        HashSeed(0)
+    }
 }
 
 /// What a visible key holds.
@@ -136,13 +149,10 @@ impl PartialEq for Missing {
     }
 }
 
-impl View<'_> {
-    /// The string.
-    pub fn string(&self) -> Result<Cow<'_, [u8]>, WrongType> {
-        if self.kind != Kind::String {
-            return Err(WrongType);
-        }
-        Ok(match &self.body {
+impl Body<'_> {
+    /// The string. One that is not in memory is noted as missing, and reads as empty.
+    pub fn string(&self) -> Cow<'_, [u8]> {
+        match self {
             // Blocks are checked when they come in, so a bad one here is damaged memory.
             Body::Stored(packed) => packed.unpack().expect("a stored block unpacks"),
             Body::Made(bytes) => Cow::Borrowed(bytes),
@@ -150,7 +160,17 @@ impl View<'_> {
                 missing.note(key);
                 Cow::Borrowed(&[])
             }
-        })
+        }
+    }
+}
+
+impl View<'_> {
+    /// The string.
+    pub fn string(&self) -> Result<Cow<'_, [u8]>, WrongType> {
+        if self.kind != Kind::String {
+            return Err(WrongType);
+        }
+        Ok(self.body.string())
     }
 
     /// The string's length, without unpacking it.

@@ -5,9 +5,12 @@
 
 mod deaths;
 mod durability;
+mod healing;
 mod hostile_clients;
 mod hostile_peers;
 mod linearizability;
+mod membership;
 mod repair;
+mod siblings;
 mod support;
 mod transcripts;

@@ -58,8 +58,12 @@ fn every_room_is_on_the_map_and_on_a_floor() {
     floors.sort_unstable();
     assert_eq!(rooms, floors, "the folders of src are the rooms of tests/house/rules.rs");
     for room in rooms {
-        assert!(map.contains(&format!("pub mod {room};")), "lib.rs does not list {room}");
-        assert!(map.contains(&format!("[`{room}`]")), "the map in lib.rs does not show {room}");
+        let listed = map.contains(&format!("pub mod {room};"));
+        // What is only there for tests has no page to link to.
+        let tests_only = map.contains(&format!("#[cfg(test)]\nmod {room};"));
+        assert!(listed || tests_only, "lib.rs does not list {room}");
+        let shown = if listed { format!("[`{room}`]") } else { format!("`{room}`") };
+        assert!(map.contains(&shown), "the map in lib.rs does not show {room}");
         assert_eq!(room_of(&format!("{room}/mod.rs")), Some(room.as_str()));
     }
 }

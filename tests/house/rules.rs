@@ -36,6 +36,7 @@ pub(crate) const FLOORS: &[Floor] = &[
     room(4, "storage", WORLD),
     room(5, "peer", WORLD),
     room(6, "node", WORLD),
+    room(6, "simulation", PURE),
     room(7, "admin", WORLD),
     room(7, "server", WORLD),
     room(8, "config", WORLD),

@@ -73,6 +73,22 @@ impl Value {
         out
     }
 
+    /// The last string in it.
+    pub(crate) fn last_string<'a>(&'a self) -> Option<&'a [u8]> {
+        match self {
+            Value::Bulk(bytes) | Value::Verbatim(bytes) => Some(bytes),
+            Value::Array(items) | Value::Set(items) | Value::Push(items) => {
+                items.iter().rev().find_map(Value::last_string)
+            }
+            Value::Map(pairs) => {
+                let of =
+                    |(key, value): &'a (Value, Value)| value.last_string().or(key.last_string());
+                pairs.iter().rev().find_map(of)
+            }
+            _ => None,
+        }
+    }
+
     /// The reply in the notation of transcripts, a line for every value, children indented.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut out = Vec::new();

@@ -462,7 +462,16 @@ fn local(port: u16) -> SocketAddr {
 
 /// The program with other arguments than `server`: its status, and all that it printed.
 pub(crate) fn tool(args: &[&str], folder: &Path) -> (ExitStatus, String) {
-    let output = program().args(args).arg(folder).output().expect("the program starts");
+    output_of(program().args(args).arg(folder))
+}
+
+/// Runs a tool of the program that asks nodes: how it ended, and what it printed.
+pub(crate) fn tool_at(args: &[&str]) -> (ExitStatus, String) {
+    output_of(program().args(args))
+}
+
+fn output_of(command: &mut Command) -> (ExitStatus, String) {
+    let output = command.output().expect("the program starts");
     let printed = [output.stdout, output.stderr].concat();
     (output.status, String::from_utf8_lossy(&printed).into_owned())
 }

@@ -29,6 +29,7 @@
 //! | `@any` | whatever else the reply holds |
 //! | `@sorted` | the reply's elements come in any order; shown sorted |
 //! | `@silent` | no reply is awaited |
+//! | `@keep token` | the reply's last string is what the word `{token}` says from here on |
 //! | `@sleep 20` | milliseconds |
 //! | `@scan MATCH a*` | a whole `SCAN` with these arguments: the distinct keys, sorted |
 
@@ -101,6 +102,8 @@ struct Step {
     expected: Vec<Expected>,
     is_sorted: bool,
     is_silent: bool,
+    /// What the reply's last string is called afterwards.
+    keeps: Option<String>,
 }
 
 /// A parsed file.
@@ -163,8 +166,8 @@ impl Transcript {
         }
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         if let Some(action) = action(word, rest)? {
-            let step =
-                Step { line: number, action, expected: vec![], is_sorted: false, is_silent: false };
+            let (is_sorted, is_silent, keeps) = (false, false, None);
+            let step = Step { line: number, action, expected: vec![], is_sorted, is_silent, keeps };
             self.steps.push(step);
             return Ok(());
         }
@@ -177,6 +180,7 @@ impl Transcript {
             ("@requirepass", None) => self.password = Some(rest.to_owned()),
             ("@sorted", Some(step)) => step.is_sorted = true,
             ("@silent", Some(step)) => step.is_silent = true,
+            ("@keep", Some(step)) => step.keeps = Some(format!("{{{rest}}}")),
             ("<", Some(step)) => step.expected.push(Expected::Line(rest.to_owned())),
             ("@any", Some(step)) => step.expected.push(Expected::Any),
             ("@regex", Some(step)) => {
@@ -273,6 +277,8 @@ struct Talk<'a> {
     name: String,
     node: usize,
     is_roaming: bool,
+    /// Strings of earlier replies, by the words that stand for them.
+    kept: HashMap<Vec<u8>, Vec<u8>>,
 }
 
 impl<'a> Talk<'a> {
@@ -281,7 +287,8 @@ impl<'a> Talk<'a> {
             Way::Stay(node) => (node, false),
             Way::Roam => (0, true),
         };
-        Talk { nodes, open: HashMap::new(), name: String::new(), node, is_roaming }
+        let (open, kept) = (HashMap::new(), HashMap::new());
+        Talk { nodes, open, name: String::new(), node, is_roaming, kept }
     }
 
     fn client(&mut self) -> io::Result<&mut Client> {
@@ -297,7 +304,11 @@ impl<'a> Talk<'a> {
             self.node = (self.node + 1) % self.nodes.len();
         }
         match &step.action {
-            Action::Command(args) => self.client()?.send(args)?,
+            Action::Command(args) => {
+                let said: Vec<_> =
+                    args.iter().map(|arg| self.kept.get(arg).unwrap_or(arg).clone()).collect();
+                self.client()?.send(&said)?;
+            }
             Action::Raw(bytes) => self.client()?.send_raw(bytes)?,
             Action::More => {}
             Action::Scan(args) => return self.scan(args),
@@ -318,6 +329,10 @@ impl<'a> Talk<'a> {
             return Ok(vec![]);
         }
         let mut reply = self.client()?.receive()?;
+        if let Some(word) = &step.keeps {
+            let last = reply.last_string().unwrap_or_default().to_vec();
+            self.kept.insert(word.clone().into_bytes(), last);
+        }
         if step.is_sorted
             && let Value::Array(items) | Value::Set(items) = &mut reply
         {

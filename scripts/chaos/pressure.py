@@ -1,0 +1,96 @@
+"""What clients feel while a returning node is healed: p99 then beside p99 in a quiet cluster."""
+
+import asyncio
+import gc
+import statistics
+import time
+
+from . import ask
+from .cluster import Cluster
+from .history import History, percentile
+from .load import Load, fill
+from .report import bytes_text, progress
+
+RATIO_MAX = 1.5
+QUIET_SECONDS = 15
+# Fewer samples than these say nothing about one in a hundred.
+SAMPLES_MIN = 1000
+
+# How it is healed → nodes, N, R, W, who goes away, arguments.
+SHAPES = {
+    "stream": (3, (3, 1, 2), [3], []),
+    "exchange": (3, (3, 1, 2), [3], ["--stream-backlog-size", None]),
+    "hints": (5, (3, 1, 2), [4, 5], []),
+}
+
+
+async def pressure(options, report):
+    report.heading("pressure")
+    report.say(f"GET and SET of 64 bytes at a bounded rate through the nodes that stay, one command at a "
+               f"time on each connection; milliseconds; medians of {options.rounds or 3} rounds.\n")
+    rows = []
+    gc.collect()
+    gc.disable()
+    try:
+        for how, shape in SHAPES.items():
+            await one_way(options, report, rows, how, *shape)
+    finally:
+        gc.enable()
+    heads = ["healed by", "missed", "healed in s", "quiet p50", "quiet p99", "p50 then", "p99 then", "ratio of p99"]
+    report.table(heads, rows)
+
+
+async def one_way(options, report, rows, how, nodes, contract, away, args):
+    args = [options.small_backlog if arg is None else arg for arg in args]
+    async with Cluster(options, nodes, *contract, args) as cluster:
+        stay = [node for node in cluster.nodes if node not in away]
+        await fill(cluster, stay[0], options.keys)
+        rounds = []
+        for number in range(options.rounds or 3):
+            progress(f"pressure: {how}, round {number + 1}")
+            rounds.append(await one_round(options, cluster, stay, away, f"{how}{number}"))
+        grown = {name: count for _, _, _, counters in rounds for name, count in counters.items()}
+        quiet50, quiet99, then50, then99 = (
+            [percentile(values[index], p) for values in rounds] for index, p in ((0, 50), (0, 99), (1, 50), (1, 99))
+        )
+        ratio = statistics.median(then / quiet for then, quiet in zip(then99, quiet99))
+        seconds = statistics.median(values[2] for values in rounds)
+        middle = lambda values: f"{statistics.median(values):.2f}"
+        size = bytes_text(options.pressure_keys * 220)
+        rows.append([how, size, f"{seconds:.1f}", *map(middle, (quiet50, quiet99, then50, then99)), f"{ratio:.2f}"])
+        samples = min(len(values[1]) for values in rounds)
+        report.say(f"- {how}: at least {samples} samples a round while healing; last counted: {grown}")
+        if samples < SAMPLES_MIN:
+            report.say(f"- {how}: too few samples to judge; raise --pressure-keys")
+        else:
+            report.expect(f"{how}: p99 while healing is at most {RATIO_MAX} times the quiet one",
+                          ratio <= RATIO_MAX, f"{ratio:.2f} times")
+
+
+async def one_round(options, cluster, stay, away, name):
+    """Latencies in quiet and while healing, how long that took, and what was counted."""
+    history = History()
+    load = Load(cluster, history, {"read": 1, "over": 1}, stay, workers=8 // len(stay), rate=50, size=64)
+    async with load:
+        await asyncio.sleep(1)
+        quiet = history.mark("quiet")
+        await asyncio.sleep(QUIET_SECONDS)
+        over = history.mark("over")
+        for node in away:
+            cluster.kill(node)
+        await asyncio.sleep(2)
+        await fill(cluster, stay[0], options.pressure_keys, size=200, name=name)
+        await asyncio.sleep(3)
+        before, _ = await ask.counters(cluster)
+        for node in away:
+            cluster.start(node)
+        await cluster.await_ready(away)
+        returned, begun = history.mark("returned"), time.monotonic()
+        for node in away:
+            await ask.await_caught_up(cluster, node, begun, 300)
+        while await ask.hints(cluster) and time.monotonic() - begun < 300:
+            await asyncio.sleep(0.1)
+        healed = history.mark("healed")
+        after, _ = await ask.counters(cluster)
+    quiet_ms, then_ms = history.latencies(quiet, over), history.latencies(returned, healed)
+    return quiet_ms, then_ms, (healed - returned) / 1e9, ask.grown(before, after)

@@ -1,0 +1,279 @@
+//! What must hold: after every step at the replica it happened at, at every reply, and at the end,
+//! when everything has come to rest. The numbers are those of the design's invariants.
+
+use crate::anti_entropy::tree::Tree;
+use crate::base::hash::Digest;
+use crate::base::id::VnodeId;
+use crate::coordinator::linearizable::{Command, Did, is_linearizable};
+use crate::value::entry::Entry;
+
+use super::facts::{Writes, each};
+use super::frame::{Outcome, Reply};
+use super::ledger::{Ask, shown};
+use super::node::SEED;
+use super::plan::{KEYS, USES, Use, VNODES, Weather};
+use super::world::{World, place};
+
+/// Longest history that is judged.
+const HISTORY_MAX: usize = 60;
+
+impl World {
+    pub(super) fn entry(&self, at: usize, key: usize) -> Entry {
+        let (name, vnode) = &self.chart.keys[key];
+        let node = &self.nodes[at];
+        let held = node.keyspace.read(*vnode, node.wall(self.now), |keys| keys.entry(name));
+        held.unwrap_or_default()
+    }
+
+    pub(super) fn state_digest(&self, at: usize, key: usize) -> Digest {
+        let (name, vnode) = &self.chart.keys[key];
+        let node = &self.nodes[at];
+        node.keyspace.read(*vnode, node.wall(self.now), |keys| keys.state_digest(name))
+    }
+
+    pub(super) fn check_node(&mut self, at: usize) {
+        for key in 0..KEYS {
+            self.check_key(at, key);
+        }
+    }
+
+    /// What a replica holds is what it was told, no more and no less (invariants 2, 16, 22).
+    pub(super) fn check_key(&mut self, at: usize, key: usize) {
+        let wrong = self.wrong_with(at, key);
+        self.ledger.expect(wrong.is_none(), || {
+            format!("{} and key {key}: {}", place(at), wrong.unwrap_or_default())
+        });
+    }
+
+    fn wrong_with(&self, at: usize, key: usize) -> Option<String> {
+        let entry = self.entry(at, key);
+        let (facts, history) = (&self.nodes[at].facts[key], &self.ledger.histories[key]);
+        let mut held: [Writes; 3] = [0; 3];
+        for meta in entry.meta() {
+            held[0] |= 1 << history.find(meta.dot)?;
+        }
+        for sibling in entry.fields().iter().flat_map(|field| field.register.siblings()) {
+            let base = history.find(sibling.dot)?;
+            held[1] |= 1 << base;
+            for increment in &sibling.increments {
+                let write = history.find(increment.dot())?;
+                held[2] |= 1 << write;
+                let (sum, due) = (increment.sum, history.sum(base, write));
+                let due = crate::value::change::Amount::Int(i128::from(due));
+                if sum != due {
+                    return Some(format!("write {write} makes {sum:?}, and should {due:?}"));
+                }
+            }
+        }
+        let ideal = [facts.metas_alive(), facts.values_alive(), history.increments_alive(facts)];
+        if held != ideal {
+            let list = |sets: [Writes; 3]| sets.map(|set| each(set).collect::<Vec<_>>());
+            return Some(format!(
+                "holds metas, values, increments {:?}, and should {:?}",
+                list(held),
+                list(ideal)
+            ));
+        }
+        let claims = |write: &usize| entry.context().contains(history.writes[*write].dot);
+        let false_claim =
+            (0..history.writes.len()).filter(claims).find(|&write| !history.knows(facts, write));
+        false_claim.map(|write| format!("claims to know write {write}, and was not told of it"))
+    }
+
+    /// A reply means what it says: a write is on W disks (invariants 9 and 24), and what was not
+    /// done was not done (18).
+    pub(super) fn check_reply(&mut self, request: usize, outcome: Outcome) {
+        let asked = self.ledger.requests[request];
+        match (outcome, asked.write) {
+            (Outcome::NotRun, Some(write)) => self.ledger.breach(|| {
+                format!(
+                    "#{request} is said not to have run, and it is write {write} of key {}",
+                    asked.key
+                )
+            }),
+            (Outcome::Done(_), Some(write)) if asked.losses == self.ledger.losses => {
+                let replicas = self.chart.replicas[self.chart.keys[asked.key].1.index()].clone();
+                let holders = (0..self.plan.nodes)
+                    .filter(|&at| self.disk_holds(at, asked.key, write))
+                    .filter(|at| replicas.contains(at))
+                    .count();
+                let w = usize::from(self.plan.quorum.w);
+                self.ledger.expect(holders >= w, || {
+                    format!("#{request} is acknowledged, and {holders} disks of {w} hold it")
+                });
+            }
+            _ => {}
+        }
+    }
+
+    // ---- at the end ---------------------------------------------------------------------------
+
+    pub(super) fn check_end(&mut self) {
+        self.check_rest();
+        for key in 0..KEYS {
+            self.check_converged(key);
+            self.check_kept(key);
+            match USES[key] {
+                Use::Counter => self.check_count(key),
+                Use::Register => self.check_history(key),
+                Use::Cart if self.plan.weather == Weather::Calm => self.check_history(key),
+                Use::Cart | Use::Mixed => {}
+            }
+        }
+        self.check_trees();
+    }
+
+    /// Everybody lives, counts, and owes nothing.
+    fn check_rest(&mut self) {
+        for at in 0..self.plan.nodes {
+            let node = &self.nodes[at];
+            let whole = node.alive
+                && node.recovery.is_over()
+                && node.unsettled.iter().all(|peers| *peers == 0)
+                && node.reach.iter().all(|reach| *reach == crate::coordinator::route::Reach::Up)
+                && node.operations.is_empty()
+                && node.awaited.is_empty()
+                && node.forwards.is_empty();
+            let state = format!(
+                "{} does not come to rest: alive {} reach {:?} unsettled {:?} recovering {:?}",
+                place(at),
+                node.alive,
+                node.reach,
+                node.unsettled,
+                node.recovery
+            );
+            self.ledger.expect(whole, || state);
+        }
+    }
+
+    fn replicas(&self, key: usize) -> &'static [usize] {
+        &self.chart.replicas[self.chart.keys[key].1.index()]
+    }
+
+    /// A quiet cluster's replicas hold the same (invariant 11).
+    fn check_converged(&mut self, key: usize) {
+        let hash = SEED.key(&self.chart.keys[key].0);
+        let digests: Vec<Digest> =
+            self.replicas(key).iter().map(|&at| self.entry(at, key).digest(SEED, hash)).collect();
+        let same = digests.windows(2).all(|pair| pair[0] == pair[1]);
+        self.ledger.expect(same, || format!("the replicas of key {key} do not converge"));
+    }
+
+    /// Every acknowledged write is known, and what it removed is gone (invariants 9 and 10).
+    fn check_kept(&mut self, key: usize) {
+        let replicas = self.replicas(key);
+        let seen = replicas.iter().fold(0, |all, &at| all | self.nodes[at].facts[key].seen);
+        let mut wrong = None;
+        for (number, write) in self.ledger.histories[key].writes.iter().enumerate() {
+            if !write.acknowledged {
+                continue;
+            }
+            let dot = shown(write.dot);
+            if seen >> number & 1 == 0 {
+                wrong = Some(format!("acknowledged write {number} ({dot}) of key {key} is lost"));
+            }
+            for &at in replicas {
+                let facts = &self.nodes[at].facts[key];
+                let back = write.own.values_gone & facts.values_alive();
+                if back != 0 {
+                    wrong = Some(format!(
+                        "what acknowledged write {number} ({dot}) of key {key} removed is at {}",
+                        place(at)
+                    ));
+                }
+            }
+        }
+        self.ledger.expect(wrong.is_none(), || wrong.unwrap_or_default());
+    }
+
+    /// A counter is at least what was acknowledged and at most that and what is uncertain (16).
+    fn check_count(&mut self, key: usize) {
+        let (mut least, mut most) = (0, 0);
+        for asked in self.ledger.requests.iter().filter(|asked| asked.key == key) {
+            let Ask::Increment(amount) = asked.ask else { continue };
+            match asked.ended {
+                Some((_, Outcome::Done(Reply { changed: true, .. }))) => {
+                    least += amount;
+                    most += amount;
+                }
+                Some((_, Outcome::Uncertain)) | None => most += amount,
+                _ => {}
+            }
+        }
+        let at = self.replicas(key)[0];
+        let (name, vnode) = &self.chart.keys[key];
+        let node = &self.nodes[at];
+        let count = node.keyspace.read(*vnode, node.wall(self.now), |keys| {
+            use crate::value::view::Views;
+            let view = keys.view(name)?;
+            std::str::from_utf8(&view.string().ok()?).ok()?.parse::<i64>().ok()
+        });
+        let count = count.unwrap_or(0);
+        self.ledger.expect((least..=most).contains(&count), || {
+            format!("the counter is {count}, and should be from {least} to {most}")
+        });
+    }
+
+    /// In a strict keyspace, and in calm times in any, a key's history is linearizable (13).
+    fn check_history(&mut self, key: usize) {
+        if !self.plan.quorum.strict() && self.plan.weather != Weather::Calm {
+            return;
+        }
+        let history: Vec<Command> = self
+            .ledger
+            .requests
+            .iter()
+            .filter(|asked| asked.key == key)
+            .filter_map(|asked| {
+                let (ended, outcome) = asked.ended?;
+                let set = |number: i64| Did::Set((number / 1_000) as u32);
+                let did = match (asked.ask, outcome) {
+                    (_, Outcome::NotRun) => return None,
+                    (Ask::Increment(_), _) => return None,
+                    (Ask::Set(number), Outcome::Done(_)) => set(number),
+                    (Ask::Set(number) | Ask::SetIfAbsent(number), Outcome::Uncertain) => {
+                        asked.write?;
+                        set(number)
+                    }
+                    (Ask::SetIfAbsent(number), Outcome::Done(reply)) if reply.changed => {
+                        set(number)
+                    }
+                    (Ask::Delete, Outcome::Done(reply)) if !reply.changed => Did::Get(None),
+                    (Ask::Delete, _) => {
+                        asked.write?;
+                        Did::Delete
+                    }
+                    (Ask::Get, Outcome::Uncertain) => return None,
+                    (Ask::Get | Ask::SetIfAbsent(_), Outcome::Done(reply)) => {
+                        Did::Get(reply.number.map(|number| (number / 1_000) as u32))
+                    }
+                };
+                let ended = matches!(outcome, Outcome::Done(_)).then_some(ended);
+                Some(Command { did, began: asked.began, ended })
+            })
+            .take(HISTORY_MAX)
+            .collect();
+        let fine = is_linearizable(&history);
+        self.ledger
+            .expect(fine, || format!("the history of key {key} is not linearizable: {history:?}"));
+    }
+
+    /// The trees are those that would be computed afresh, and equal where the replicas are (8).
+    fn check_trees(&mut self) {
+        for vnode in (0..VNODES).map(VnodeId) {
+            let mut roots = Vec::new();
+            for &at in &self.chart.replicas[vnode.index()] {
+                let mut afresh = Tree::new();
+                for key in (0..KEYS).filter(|&key| self.chart.keys[key].1 == vnode) {
+                    let hash = SEED.key(&self.chart.keys[key].0);
+                    afresh.add(hash, self.entry(at, key).digest(SEED, hash));
+                }
+                let same = self.nodes[at].keyspace.tree(vnode, |tree| *tree == afresh);
+                self.ledger.expect(same, || format!("{}'s tree of {vnode:?} is wrong", place(at)));
+                roots.push(afresh.root());
+            }
+            let same = roots.windows(2).all(|pair| pair[0] == pair[1]);
+            self.ledger.expect(same, || format!("the roots of {vnode:?} differ"));
+        }
+    }
+}

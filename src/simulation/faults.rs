@@ -1,0 +1,266 @@
+//! What befalls a world: deaths, lost disks, splits, broken links, pauses, clocks that jump.
+//!
+//! Every fault plans its own end. Disks are lost only as far as the contract allows: a write that W
+//! replicas acknowledged survives the loss of W−1 of the disks that held it; then it must have come
+//! to every replica again before the next is lost.
+
+use super::disk::Loss;
+use super::facts::each;
+use super::plan::{KEYS, Weather};
+use super::shell::PATIENCE_MS;
+use super::world::{Event, WARM_MS, World, place};
+
+/// One fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fault {
+    /// The process dies; what it wrote is there.
+    Kill {
+        node: usize,
+    },
+    /// It ends in order.
+    Stop {
+        node: usize,
+    },
+    /// The disk loses something while the node is down.
+    Lose {
+        node: usize,
+        loss: Loss,
+    },
+    /// A copy of the disk is taken.
+    Image {
+        node: usize,
+    },
+    /// The nodes of `side` (one bit each) and the others do not hear each other.
+    Split {
+        side: u32,
+    },
+    /// `to` does not hear `from`.
+    Deaf {
+        from: usize,
+        to: usize,
+    },
+    /// The link breaks, nothing else.
+    Break {
+        a: usize,
+        b: usize,
+    },
+    /// The process sleeps.
+    Pause {
+        node: usize,
+    },
+    Jump {
+        node: usize,
+        by: i64,
+    },
+}
+
+impl World {
+    pub(super) fn plan_faults(&mut self) {
+        let plan = self.plan.clone();
+        let spread =
+            plan.requests as u64 * (plan.think_ms / 2 + plan.delay_ms * 3) / plan.clients as u64;
+        let mut when = WARM_MS;
+        for _ in 0..plan.faults {
+            if plan.weather == Weather::Kills {
+                // One at a time: the next comes when the one before is over.
+                when += 500 + self.chance.below(spread / 2 + 1);
+            } else {
+                when = WARM_MS + self.chance.below(spread + 200);
+            }
+            let fault = self.draw_fault();
+            self.at(when, Event::Fault(fault));
+        }
+        if plan.weather == Weather::Everything {
+            for node in 0..plan.nodes {
+                let skew = self.chance.between(0, 400) as i64 - 200;
+                self.nodes[node].skew = if self.chance.percent(50) { skew } else { 0 };
+                let when = self.chance.below(WARM_MS + spread);
+                self.at(when, Event::Fault(Fault::Image { node }));
+            }
+        }
+    }
+
+    fn draw_fault(&mut self) -> Fault {
+        let nodes = self.plan.nodes;
+        let node = self.chance.place(nodes);
+        let other = (node + 1 + self.chance.place(nodes - 1)) % nodes;
+        let network = self.chance.below(6);
+        let split = match network {
+            0..3 => Fault::Split { side: self.chance.between(1, (1 << nodes) - 2) as u32 },
+            3 => Fault::Deaf { from: node, to: other },
+            4 => Fault::Break { a: node, b: other },
+            _ => Fault::Pause { node },
+        };
+        match self.plan.weather {
+            Weather::Calm | Weather::Kills => Fault::Kill { node },
+            Weather::Network => split,
+            Weather::Everything => match self.chance.below(16) {
+                0..5 => split,
+                5 | 6 => Fault::Kill { node },
+                7 => Fault::Stop { node },
+                8 | 9 => Fault::Jump { node, by: self.chance.between(0, 600) as i64 - 300 },
+                10 | 11 => Fault::Lose { node, loss: Loss::Wipe },
+                12 | 13 => Fault::Lose { node, loss: Loss::Image },
+                _ => Fault::Lose { node, loss: Loss::Power },
+            },
+        }
+    }
+
+    pub(super) fn befall(&mut self, fault: Fault) {
+        self.note(|_| format!("fault: {fault:?}"));
+        match fault {
+            Fault::Kill { node } => {
+                self.end_process(node, true);
+                self.plan_start(node);
+            }
+            Fault::Stop { node } => {
+                if self.end_process(node, true) {
+                    self.nodes[node].disk.end_cleanly();
+                }
+                self.plan_start(node);
+            }
+            Fault::Lose { node, loss } => self.lose_disk(node, loss),
+            Fault::Image { node } => self.nodes[node].disk.take_image(),
+            Fault::Split { side } => {
+                let nodes = self.plan.nodes;
+                let mut cuts = Vec::new();
+                for from in 0..nodes {
+                    for to in 0..nodes {
+                        if side >> from & 1 != side >> to & 1 {
+                            cuts.push((from, to));
+                        }
+                    }
+                }
+                self.cut(cuts);
+            }
+            Fault::Deaf { from, to } => self.cut(vec![(from, to)]),
+            Fault::Break { a, b } => {
+                let link = self.net.pair(a, b).link;
+                self.after(0, Event::Lost { node: a, peer: b, link });
+            }
+            Fault::Pause { node } => self.pause(node),
+            Fault::Jump { node, by } => self.nodes[node].skew += by,
+        }
+    }
+
+    /// Ends a process; whether there was one.
+    fn end_process(&mut self, node: usize, machine_lives: bool) -> bool {
+        if !self.nodes[node].alive {
+            return false;
+        }
+        self.nodes[node].disk.kill();
+        self.die(node);
+        if machine_lives {
+            self.close_links(node);
+        }
+        true
+    }
+
+    fn plan_start(&mut self, node: usize) {
+        let after = self.chance.between(5, 300);
+        self.after(after, Event::Start { node });
+    }
+
+    fn lose_disk(&mut self, node: usize, loss: Loss) {
+        let torn = self.chance.place(self.nodes[node].disk.unsynced() + 1);
+        if loss == Loss::Image && !self.nodes[node].disk.has_image()
+            || !self.may_lose(node, loss, torn)
+        {
+            return;
+        }
+        self.end_process(node, loss == Loss::Wipe);
+        self.ledger.losses += 1;
+        let disk = &mut self.nodes[node].disk;
+        match loss {
+            Loss::Power => disk.cut(torn),
+            Loss::Wipe => disk.wipe(),
+            Loss::Image => disk.restore_image(),
+        }
+        self.plan_start(node);
+    }
+
+    /// Whether the contract allows the loss; counts it if so.
+    fn may_lose(&mut self, node: usize, loss: Loss, torn: usize) -> bool {
+        let lost = self.nodes[node].disk.would_lose(loss, torn);
+        let w = self.plan.quorum.w;
+        let mut counted = Vec::new();
+        for key in 0..KEYS {
+            let lost = lost.iter().filter(|logged| logged.key == key);
+            let lost = lost.fold(0, |all, logged| all | logged.facts.seen);
+            let replicas = &self.chart.replicas[self.chart.keys[key].1.index()];
+            for write in each(lost) {
+                if !self.ledger.histories[key].writes[write].acknowledged {
+                    continue;
+                }
+                let everywhere = replicas.iter().all(|&at| self.disk_holds(at, key, write));
+                let losses = &mut self.ledger.histories[key].writes[write].losses;
+                if everywhere {
+                    *losses = 0;
+                }
+                if *losses + 1 >= w {
+                    return false;
+                }
+                counted.push((key, write));
+            }
+        }
+        for (key, write) in counted {
+            self.ledger.histories[key].writes[write].losses += 1;
+        }
+        self.note(|_| format!("{} loses its disk's {loss:?}, {} frames", place(node), lost.len()));
+        true
+    }
+
+    // ---- the network --------------------------------------------------------------------------
+
+    fn cut(&mut self, cuts: Vec<(usize, usize)>) {
+        for &(from, to) in &cuts {
+            self.net.way(from, to).cut = true;
+            let link = self.net.pair(from, to).link;
+            let patience = PATIENCE_MS + self.chance.below(PATIENCE_MS);
+            self.after(patience, Event::Impatient { from, to, link });
+        }
+        let after = self.chance.between(10, 500);
+        self.after(after, Event::Mend { cuts });
+    }
+
+    /// The ways carry again. (Cuts may overlap; the first to end mends.)
+    pub(super) fn mend(&mut self, cuts: &[(usize, usize)]) {
+        self.note(|_| "the network is mended".to_owned());
+        for &(from, to) in cuts {
+            let delay = self.delay();
+            let now = self.now;
+            let way = self.net.way(from, to);
+            way.cut = false;
+            let held = std::mem::take(&mut way.held);
+            way.busy_until = way.busy_until.max(now + delay);
+            let when = way.busy_until;
+            for (link, frame) in held {
+                self.at(when, Event::Deliver { link, from, to, frame });
+            }
+        }
+        for &(from, to) in cuts {
+            // An end that is closed could not say so.
+            for (at, peer) in [(from, to), (to, from)] {
+                let link = self.net.pair(at, peer).link;
+                if !*self.net.open(peer, at) {
+                    self.after(0, Event::Impatient { from: peer, to: at, link });
+                }
+            }
+            self.plan_dial(from, to);
+        }
+    }
+
+    fn pause(&mut self, node: usize) {
+        if !self.nodes[node].alive || self.nodes[node].paused {
+            return;
+        }
+        self.nodes[node].paused = true;
+        for peer in (0..self.plan.nodes).filter(|&peer| peer != node) {
+            let link = self.net.pair(node, peer).link;
+            let patience = PATIENCE_MS + self.chance.below(PATIENCE_MS);
+            self.after(patience, Event::Impatient { from: node, to: peer, link });
+        }
+        let after = self.chance.between(5, 300);
+        self.after(after, Event::Resume { node });
+    }
+}

@@ -1,0 +1,189 @@
+//! One simulated node: what the real shell keeps, without its tasks and locks.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::anti_entropy::recovery::Recovery;
+use crate::base::hash::{Digest, HashSeed};
+use crate::base::id::{Actor, Boot, NodeId};
+use crate::base::time::UnixMs;
+use crate::coordinator::gather::Revision;
+use crate::coordinator::read::Read;
+use crate::coordinator::route::Reach;
+use crate::coordinator::tally::Tally;
+use crate::coordinator::write::Write;
+use crate::storage::keyspace::Keyspace;
+
+use super::disk::Disk;
+use super::exchanges::Active;
+use super::facts::Facts;
+use super::frame::Reply;
+use super::plan::{KEYS, VNODES};
+
+/// The wall clock at the world's beginning.
+pub(super) const EPOCH: u64 = 1_000_000;
+
+/// The cluster's hash seed.
+pub(super) const SEED: HashSeed = HashSeed(7);
+
+/// Who asked, and so where the reply goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    Client,
+    /// A peer over this link, and its number there.
+    Peer {
+        peer: usize,
+        link: u32,
+        id: u64,
+    },
+}
+
+/// Who waits for a change in a link's stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Waiter {
+    Write(u64),
+    Operation(u64),
+}
+
+/// A write that ran and waits for acknowledgements.
+#[derive(Clone, Debug)]
+pub(super) struct Awaited {
+    pub(super) tally: Tally,
+    pub(super) origin: Origin,
+    pub(super) request: usize,
+    pub(super) reply: Reply,
+}
+
+/// A request that another node runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Forwarded {
+    pub(super) peer: usize,
+    pub(super) origin: Origin,
+    pub(super) request: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Machine {
+    Read(Read),
+    Write(Write),
+}
+
+/// An operation that asks other replicas.
+#[derive(Clone, Debug)]
+pub(super) struct Operation {
+    pub(super) machine: Machine,
+    pub(super) request: usize,
+    pub(super) key: usize,
+    pub(super) origin: Origin,
+    /// The key's digest as the operation last saw it.
+    pub(super) digest: Digest,
+    pub(super) reply: Reply,
+    pub(super) ran: bool,
+    pub(super) hold: u8,
+}
+
+/// A question that a peer has not answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) operation: u64,
+    pub(super) peer: usize,
+    /// Of a write-back: what its acknowledgement is for.
+    pub(super) revision: Option<Revision>,
+}
+
+/// What a node keeps of one peer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peer {
+    pub(super) link: Option<u32>,
+    /// Changes sent and received over the link.
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) waiters: VecDeque<(u64, usize, Waiter)>,
+    pub(super) met: bool,
+    /// The highest start and boot of the peer that was met.
+    pub(super) start_seen: u32,
+    pub(super) boot_seen: u32,
+    pub(super) exchange: Option<Active>,
+    pub(super) exchanges: u32,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) alive: bool,
+    pub(super) paused: bool,
+    /// Which process this is: events of an earlier one mean nothing to it.
+    pub(super) process: u32,
+    pub(super) boot: u16,
+    pub(super) start: u32,
+    /// How far its clock is off, in milliseconds.
+    pub(super) skew: i64,
+    pub(super) disk: Disk,
+    pub(super) keyspace: Keyspace,
+    pub(super) facts: [Facts; KEYS],
+    pub(super) reach: Vec<Reach>,
+    /// For each vnode the peers (one bit each) with which it must be compared.
+    pub(super) unsettled: Vec<u32>,
+    pub(super) recovery: Recovery,
+    pub(super) returning: bool,
+    pub(super) greeted: bool,
+    /// Whether a sync of the log is planned.
+    pub(super) syncing: bool,
+    pub(super) peers: Vec<Peer>,
+    pub(super) awaited: BTreeMap<u64, Awaited>,
+    pub(super) forwards: BTreeMap<u64, Forwarded>,
+    pub(super) operations: BTreeMap<u64, Operation>,
+    pub(super) asked: BTreeMap<u64, Asked>,
+    next: u64,
+}
+
+impl Node {
+    pub(super) fn new(place: usize, nodes: usize) -> Node {
+        Node {
+            id: NodeId(place as u16 + 1),
+            alive: false,
+            paused: false,
+            process: 0,
+            boot: 0,
+            start: 0,
+            skew: 0,
+            disk: Disk::default(),
+            keyspace: Keyspace::new(VNODES, SEED),
+            facts: Default::default(),
+            reach: vec![Reach::Down; nodes],
+            unsettled: vec![0; usize::from(VNODES)],
+            recovery: Recovery::new(),
+            returning: false,
+            greeted: false,
+            syncing: false,
+            peers: vec![Peer::default(); nodes],
+            awaited: BTreeMap::new(),
+            forwards: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
+    /// A number that this process has not used.
+    pub(super) fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    pub(super) fn actor(&self) -> Actor {
+        Actor::new(self.id, Boot(self.boot))
+    }
+
+    /// What its clock shows.
+    pub(super) fn wall(&self, now: u64) -> UnixMs {
+        UnixMs((EPOCH + now).saturating_add_signed(self.skew))
+    }
+
+    /// All that a process knows is gone; the next one begins.
+    pub(super) fn forget(&mut self) {
+        let fresh = Node::new(usize::from(self.id.0) - 1, self.peers.len());
+        let disk = std::mem::take(&mut self.disk);
+        *self = Node { disk, process: self.process + 1, skew: self.skew, ..fresh };
+    }
+}

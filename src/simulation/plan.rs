@@ -1,0 +1,125 @@
+//! A world's plan, drawn from its seed: the cluster, its contract, how bad the network is, and
+//! which kinds of faults come.
+
+use std::sync::OnceLock;
+
+use crate::base::id::{NodeId, VnodeId};
+use crate::coordinator::contract::Quorum;
+use crate::ring::contract::Contract;
+use crate::ring::member::Member;
+use crate::ring::slot::slot_of;
+use crate::ring::topology::Topology;
+
+use super::chance::Chance;
+use super::mutants::Mutant;
+
+/// Vnodes of every world.
+pub(super) const VNODES: u16 = 4;
+
+/// Keys of every world.
+pub(super) const KEYS: usize = 4;
+
+/// What happens on a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Use {
+    /// SET, GET, SET NX: a history that can be judged.
+    Register,
+    /// INCR and GET.
+    Counter,
+    /// SET, DEL, GET: a history that can be judged in calm times.
+    Cart,
+    /// Everything.
+    Mixed,
+}
+
+/// What each key is for.
+pub(super) const USES: [Use; KEYS] = [Use::Register, Use::Counter, Use::Cart, Use::Mixed];
+
+/// Where keys and vnodes are, for a number of nodes.
+#[derive(Debug)]
+pub(super) struct Chart {
+    /// Each key's name and vnode.
+    pub(super) keys: Vec<(Vec<u8>, VnodeId)>,
+    /// Each vnode's replicas, by their places.
+    pub(super) replicas: Vec<Vec<usize>>,
+}
+
+/// The chart of a cluster of `nodes`; node `i` has the id `i + 1`.
+pub(super) fn chart(nodes: usize) -> &'static Chart {
+    static CHARTS: [OnceLock<Chart>; 8] = [const { OnceLock::new() }; 8];
+    CHARTS[nodes].get_or_init(|| {
+        let members = (1..=nodes as u16).map(|id| Member::new(NodeId(id), "h", 1_000 + id));
+        let contract = Contract::new(3, 1, 2).expect("a contract");
+        let topology = Topology::from_members("sim", members.collect(), VNODES, contract);
+        let topology = topology.expect("a topology");
+        let key = |nth: usize| {
+            let name = format!("k{nth}").into_bytes();
+            let vnode = topology.vnode_of(slot_of(&name));
+            (name, vnode)
+        };
+        let replicas = (0..VNODES).map(|vnode| {
+            topology.replicas(VnodeId(vnode)).iter().map(|node| usize::from(node.0) - 1).collect()
+        });
+        Chart { keys: (0..KEYS).map(key).collect(), replicas: replicas.collect() }
+    })
+}
+
+/// Which kinds of faults come to a world.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Weather {
+    /// None.
+    Calm,
+    /// Processes are killed, one at a time, and come back.
+    Kills,
+    /// Links break and the network splits.
+    Network,
+    /// All of it, and disks lose what was written, and clocks jump.
+    Everything,
+}
+
+/// See the head of this file.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) nodes: usize,
+    pub(super) quorum: Quorum,
+    pub(super) weather: Weather,
+    pub(super) mutant: Mutant,
+    pub(super) clients: usize,
+    /// Requests in all.
+    pub(super) requests: usize,
+    /// Most milliseconds that a client thinks between two requests.
+    pub(super) think_ms: u64,
+    /// Most milliseconds that a frame takes; one in sixteen takes ten times as long.
+    pub(super) delay_ms: u64,
+    /// How often in a hundred a copy of a frame's record comes again much later.
+    pub(super) stale: u64,
+    pub(super) faults: usize,
+}
+
+impl Plan {
+    pub(super) fn draw(chance: &mut Chance, mutant: Mutant) -> Plan {
+        let contracts = [(1, 2), (1, 2), (1, 1), (2, 1), (2, 2), (2, 2), (1, 3), (3, 1)];
+        let (r, w) = contracts[chance.place(contracts.len())];
+        let weather = match chance.below(100) {
+            0..10 => Weather::Calm,
+            10..30 => Weather::Kills,
+            30..55 => Weather::Network,
+            _ => Weather::Everything,
+        };
+        Plan {
+            nodes: [3, 3, 4, 5][chance.place(4)],
+            quorum: Quorum::new(3, r, w).expect("a contract"),
+            weather,
+            mutant,
+            clients: chance.between(2, 4) as usize,
+            requests: chance.between(20, 90) as usize,
+            think_ms: [5, 20, 60][chance.place(3)],
+            delay_ms: [2, 6, 20][chance.place(3)],
+            stale: [0, 0, 3, 10][chance.place(4)],
+            faults: match weather {
+                Weather::Calm => 0,
+                _ => chance.between(1, 8) as usize,
+            },
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! The shell of a simulated node: its lives, its links, and what peers say.
+//!
+//! It follows the real one (`node/mod.rs`, `node/inbox.rs`, `node/damage.rs`) step by step. A real
+//! node holds everything that leaves until the log holds what it tells of; here the log is written
+//! in the same instant.
+
+use std::rc::Rc;
+
+use crate::base::id::VnodeId;
+use crate::coordinator::route::Reach;
+use crate::storage::vnode_write::Merged;
+use crate::value::record;
+
+use super::disk::{Life, Logged};
+use super::frame::{Frame, Greeting, Told};
+use super::mutants::Mutant;
+use super::node::{Origin, Peer};
+use super::plan::VNODES;
+use super::world::{Due, Event, World, place};
+
+/// How long a starting node waits to hear from its peers before it serves.
+const GREETING_MS: u64 = 120;
+
+/// How long an end of a link waits without hearing anything.
+pub(super) const PATIENCE_MS: u64 = 80;
+
+/// How often the log is synced.
+const SYNC_MS: u64 = 60;
+
+impl World {
+    // ---- lives --------------------------------------------------------------------------------
+
+    /// A process begins on the node's disk.
+    pub(super) fn start(&mut self, at: usize) {
+        if self.nodes[at].alive {
+            return;
+        }
+        self.nodes[at].forget();
+        let same_actor = self.is(Mutant::SameActor);
+        let node = &mut self.nodes[at];
+        let life = match node.disk.life {
+            None => Life { boot: 1, start: 1, clean: false },
+            Some(Life { boot, start, clean }) => Life {
+                boot: boot + u16::from(!clean && !same_actor),
+                start: start + 1,
+                clean: false,
+            },
+        };
+        let had_life = node.disk.life.is_some();
+        let was_clean = node.disk.life.is_none_or(|life| life.clean);
+        node.disk.life = Some(life);
+        node.alive = true;
+        (node.boot, node.start) = (life.boot, life.start);
+        self.replay(at);
+        let node = &mut self.nodes[at];
+        let tail = had_life && !was_clean && std::mem::take(&mut node.disk.machine_restarted);
+        node.returning = !node.disk.frames.is_empty();
+        self.note(|world| {
+            let node = &world.nodes[at];
+            let frames = node.disk.frames.len();
+            format!(
+                "{} starts: boot {} start {} with {frames} frames, tail lost {tail}",
+                place(at),
+                node.boot,
+                node.start
+            )
+        });
+        self.begin_recovery(at, tail);
+        self.due(at, GREETING_MS, Due::Greeted);
+        self.dial_all(at);
+    }
+
+    /// The log is read: what is in it is joined again (invariant 22).
+    fn replay(&mut self, at: usize) {
+        let frames = self.nodes[at].disk.frames.clone();
+        for logged in &frames {
+            if let Some(bytes) = &logged.bytes {
+                self.join(at, logged.vnode, bytes);
+            }
+            self.nodes[at].facts[logged.key].learn(&logged.facts);
+        }
+        self.check_node(at);
+    }
+
+    /// Vnodes of which something may be lost count in nothing until peers have restored them.
+    pub(super) fn begin_recovery(&mut self, at: usize, tail: bool) {
+        let w = self.plan.quorum.w;
+        let node = &mut self.nodes[at];
+        if tail && !self.plan.mutant.is(Mutant::RecoveringCounts) {
+            for vnode in (0..VNODES).map(VnodeId) {
+                let replicas = &self.chart.replicas[vnode.index()];
+                if replicas.contains(&at) {
+                    let others = replicas.iter().filter(|&&peer| peer != at);
+                    let others: Vec<_> =
+                        others.map(|&peer| crate::base::id::NodeId(peer as u16 + 1)).collect();
+                    node.recovery.begin(vnode, &others, w);
+                }
+            }
+        }
+        let counts = node.recovery.is_over() && !node.returning;
+        node.reach[at] = if counts { Reach::Up } else { Reach::Recovering };
+    }
+
+    /// The process is gone; what it was doing is gone with it, and its clients are told nothing.
+    pub(super) fn die(&mut self, at: usize) {
+        self.nodes[at].alive = false;
+        self.nodes[at].paused = false;
+        self.disconnect_clients(at);
+        for peer in (0..self.plan.nodes).filter(|&peer| peer != at) {
+            let link = self.net.pair(at, peer).link;
+            *self.net.open(at, peer) = false;
+            self.after(PATIENCE_MS, Event::Impatient { from: at, to: peer, link });
+        }
+    }
+
+    /// The kernel of a machine that lives on closes a dead process's links.
+    pub(super) fn close_links(&mut self, at: usize) {
+        for peer in (0..self.plan.nodes).filter(|&peer| peer != at) {
+            self.tell_closed(at, peer);
+        }
+    }
+
+    /// Whether `at` counts, by its own word.
+    fn counts(&self, at: usize) -> bool {
+        self.nodes[at].reach[at] == Reach::Up
+    }
+
+    pub(super) fn tell_status(&mut self, at: usize) {
+        let counts = self.counts(at);
+        self.note(|_| format!("{} says that it counts: {counts}", place(at)));
+        for peer in (0..self.plan.nodes).filter(|&peer| peer != at) {
+            self.send(at, peer, Frame::Status { counts });
+        }
+    }
+
+    /// A node that was away counts as soon as there is nobody in reach that it must compare itself
+    /// with.
+    pub(super) fn watch_return(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        if node.returning && node.greeted && node.unsettled.iter().all(|peers| *peers == 0) {
+            node.returning = false;
+            if node.recovery.is_over() {
+                node.reach[at] = Reach::Up;
+                self.tell_status(at);
+            }
+        }
+    }
+
+    // ---- links --------------------------------------------------------------------------------
+
+    pub(super) fn dial_all(&mut self, at: usize) {
+        for peer in (0..self.plan.nodes).filter(|&peer| peer != at) {
+            self.plan_dial(at, peer);
+        }
+    }
+
+    pub(super) fn plan_dial(&mut self, a: usize, b: usize) {
+        if !std::mem::replace(&mut self.net.pair(a, b).dialing, true) {
+            let after = self.chance.between(1, 15);
+            self.after(after, Event::Dial { a, b });
+        }
+    }
+
+    pub(super) fn dial(&mut self, a: usize, b: usize) {
+        self.net.pair(a, b).dialing = false;
+        let ready = |node: usize| self.nodes[node].alive && !self.nodes[node].paused;
+        if !ready(a) || !ready(b) || self.net.is_cut(a, b) {
+            return;
+        }
+        let pair = self.net.pair(a, b);
+        if pair.open != [false, false] {
+            return;
+        }
+        pair.link += 1;
+        pair.open = [true, true];
+        let link = pair.link;
+        for way in &mut pair.ways {
+            way.held.clear();
+        }
+        for (from, to) in [(a, b), (b, a)] {
+            let delay = self.delay();
+            let up = self.now + delay;
+            self.net.way(from, to).busy_until = up;
+            let greeting = self.greeting(from, to);
+            self.at(up, Event::Up { node: to, peer: from, link, greeting });
+        }
+    }
+
+    fn greeting(&self, from: usize, to: usize) -> Greeting {
+        let node = &self.nodes[from];
+        let Peer { start_seen, boot_seen, .. } = node.peers[to];
+        Greeting { start_seen, boot_seen, start: node.start, boot: node.boot }
+    }
+
+    /// A frame's time on the way.
+    pub(super) fn delay(&mut self) -> u64 {
+        let usual = self.chance.between(1, self.plan.delay_ms);
+        if self.chance.below(16) == 0 { usual * 10 } else { usual }
+    }
+
+    /// The link is there, as `at` sees it.
+    pub(super) fn come_up(&mut self, at: usize, peer: usize, link: u32, greeting: Greeting) {
+        if self.net.pair(at, peer).link != link || !*self.net.open(at, peer) {
+            return;
+        }
+        let (met, mine) = (self.nodes[at].peers[peer].met, self.nodes[at].start);
+        if !met && greeting.start_seen >= mine {
+            self.remember(at, greeting);
+        }
+        let node = &mut self.nodes[at];
+        let known = &mut node.peers[peer];
+        known.start_seen = known.start_seen.max(greeting.start);
+        known.boot_seen = known.boot_seen.max(u32::from(greeting.boot));
+        known.link = Some(link);
+        (known.sent, known.received) = (0, 0);
+        node.reach[peer] = Reach::Recovering;
+        self.note(|_| format!("{} has a link to {}", place(at), place(peer)));
+        if !self.is(Mutant::NoExchange) {
+            self.owe(at, peer);
+        }
+        let counts = self.counts(at);
+        self.send(at, peer, Frame::Status { counts });
+        self.exchange_next(at, peer);
+    }
+
+    /// A peer remembers a life of this node that this node does not.
+    fn remember(&mut self, at: usize, greeting: Greeting) {
+        if self.is(Mutant::NoNewBoot) {
+            return;
+        }
+        let node = &mut self.nodes[at];
+        let boot = greeting.boot_seen.max(u32::from(node.boot)) + 1;
+        (node.boot, node.start) = (boot as u16, greeting.start_seen + 1);
+        node.disk.life = Some(Life { boot: node.boot, start: node.start, clean: false });
+        self.note(|_| format!("{} is told of a later life: boot {boot}", place(at)));
+        self.begin_recovery(at, true);
+        self.tell_status(at);
+        for linked in (0..self.plan.nodes).filter(|&linked| linked != at) {
+            if self.nodes[at].peers[linked].link.is_some() {
+                self.owe(at, linked);
+                self.exchange_next(at, linked);
+            }
+        }
+    }
+
+    pub(super) fn lose_patience(&mut self, from: usize, to: usize, link: u32) {
+        let silent =
+            self.net.way(from, to).cut || !*self.net.open(from, to) || self.nodes[from].paused;
+        if silent {
+            self.after(0, Event::Lost { node: to, peer: from, link });
+        }
+    }
+
+    /// `at`'s end of the link is closed.
+    pub(super) fn lose_link(&mut self, at: usize, peer: usize, link: u32) {
+        if self.net.pair(at, peer).link != link || !*self.net.open(at, peer) {
+            return;
+        }
+        *self.net.open(at, peer) = false;
+        self.tell_closed(at, peer);
+        if self.nodes[at].alive {
+            self.note(|_| format!("{} lost its link to {}", place(at), place(peer)));
+            self.link_down(at, peer);
+        }
+    }
+
+    /// The other end hears that `at`'s is closed, perhaps before it has read all that was sent.
+    fn tell_closed(&mut self, at: usize, peer: usize) {
+        let link = self.net.pair(at, peer).link;
+        if *self.net.open(peer, at) {
+            if !self.net.way(at, peer).cut {
+                let delay = self.delay();
+                let orderly = self.chance.percent(50);
+                let busy = self.net.way(at, peer).busy_until;
+                let when = if orderly { busy.max(self.now + delay) } else { self.now + delay };
+                self.at(when, Event::Lost { node: peer, peer: at, link });
+            }
+        } else {
+            self.plan_dial(at, peer);
+        }
+    }
+
+    fn link_down(&mut self, at: usize, peer: usize) {
+        let node = &mut self.nodes[at];
+        node.reach[peer] = Reach::Down;
+        node.peers[peer].link = None;
+        node.peers[peer].exchange = None;
+        self.owe_after_loss(at, peer);
+        self.stream_lost(at, peer);
+        self.operations_lost(at, peer);
+        self.watch_return(at);
+    }
+
+    /// Sends a frame over the link to `peer`, if there is one.
+    pub(super) fn send(&mut self, at: usize, peer: usize, frame: Frame) -> bool {
+        let Some(link) = self.nodes[at].peers[peer].link else { return false };
+        let delay = self.delay();
+        if let Frame::Rep(told) | Frame::Put { told, .. } = &frame
+            && self.chance.percent(self.plan.stale)
+        {
+            let after = self.chance.between(20, 900);
+            let told = told.clone();
+            self.after(after, Event::Stale { to: peer, told });
+        }
+        let now = self.now;
+        let way = self.net.way(at, peer);
+        if way.cut {
+            way.held.push_back((link, frame));
+        } else {
+            way.busy_until = way.busy_until.max(now + delay);
+            let when = way.busy_until;
+            self.at(when, Event::Deliver { link, from: at, to: peer, frame });
+        }
+        true
+    }
+
+    /// A frame arrives, if its link is still there.
+    pub(super) fn arrive(&mut self, link: u32, from: usize, to: usize, frame: Frame) {
+        if self.net.pair(from, to).link != link || !*self.net.open(to, from) {
+            return;
+        }
+        let way = self.net.way(from, to);
+        if way.cut {
+            way.held.push_back((link, frame));
+            return;
+        }
+        self.hear(to, from, link, frame);
+    }
+
+    // ---- what peers say -----------------------------------------------------------------------
+
+    fn hear(&mut self, at: usize, peer: usize, link: u32, frame: Frame) {
+        match frame {
+            Frame::Rep(told) => {
+                self.merge(at, &told);
+                let received = &mut self.nodes[at].peers[peer].received;
+                *received += 1;
+                let upto = *received;
+                self.send(at, peer, Frame::RepAck { upto });
+            }
+            Frame::RepAck { upto } => self.acknowledged(at, peer, upto),
+            Frame::Forward { id, request } => {
+                self.run_forwarded(at, request, Origin::Peer { peer, link, id });
+            }
+            Frame::ForwardReply { id, outcome } => self.forward_answered(at, id, outcome),
+            Frame::Check { id, key, digest } => self.answer_check(at, peer, id, key, digest),
+            Frame::CheckReply { id, verdict } => self.check_answered(at, peer, id, verdict),
+            Frame::Put { id, told } => {
+                self.merge(at, &told);
+                if id != 0 {
+                    let ok = self.counts(at);
+                    self.send(at, peer, Frame::PutAck { id, ok });
+                }
+            }
+            Frame::PutAck { id, ok } => self.put_answered(at, peer, id, ok),
+            Frame::Tree { vnode, message } => self.tree_message(at, peer, vnode, &message),
+            Frame::Status { counts } => {
+                let node = &mut self.nodes[at];
+                node.reach[peer] = if counts { Reach::Up } else { Reach::Recovering };
+                node.peers[peer].met = true;
+                let all_met = (0..node.peers.len()).all(|p| p == at || node.peers[p].met);
+                if all_met && !node.greeted {
+                    node.greeted = true;
+                    self.watch_return(at);
+                }
+                self.exchange_next(at, peer);
+            }
+        }
+    }
+
+    // ---- what is held -------------------------------------------------------------------------
+
+    /// Joins a record, and keeps it.
+    pub(super) fn merge(&mut self, at: usize, told: &Told) {
+        let Told { vnode, key, ref bytes, ref facts } = *told;
+        if bytes.is_empty() {
+            return;
+        }
+        let before = self.state_digest(at, key);
+        self.join(at, vnode, bytes);
+        let changed = self.state_digest(at, key) != before;
+        let known = &mut self.nodes[at].facts[key];
+        let taught = !known.covers(facts);
+        known.learn(facts);
+        if changed || taught {
+            let bytes = changed.then(|| bytes.clone());
+            self.log(at, Logged { vnode, key, bytes, facts: *facts });
+            self.check_key(at, key);
+        }
+    }
+
+    fn join(&mut self, at: usize, vnode: VnodeId, bytes: &[u8]) {
+        let (key, record) = record::decode(bytes).expect("what was encoded decodes");
+        let record = self.bend(record);
+        let node = &self.nodes[at];
+        let wall = node.wall(self.now);
+        let merged = node.keyspace.write(vnode, wall, |keys| keys.merge(key, &record, bytes));
+        assert_eq!(merged, Merged::Done);
+    }
+
+    /// Appends to the log; it is written before anything leaves.
+    pub(super) fn log(&mut self, at: usize, logged: Logged) {
+        self.nodes[at].disk.append(logged);
+        if self.is(Mutant::AckBeforeLog) {
+            let after = self.chance.between(5, 40);
+            self.due(at, after, Due::WriteOut);
+        } else {
+            self.nodes[at].disk.write_out();
+        }
+        if !std::mem::replace(&mut self.nodes[at].syncing, true) {
+            self.due(at, SYNC_MS, Due::Sync);
+        }
+    }
+
+    /// All that `at` holds of `key`, as it travels.
+    pub(super) fn told(&self, at: usize, key: usize) -> Told {
+        let (name, vnode) = &self.chart.keys[key];
+        let node = &self.nodes[at];
+        let mut out = bytes::BytesMut::new();
+        node.keyspace.read(*vnode, node.wall(self.now), |keys| keys.record(name, &mut out));
+        let bytes: Rc<[u8]> = Rc::from(&out[..]);
+        Told { vnode: *vnode, key, bytes, facts: node.facts[key] }
+    }
+}

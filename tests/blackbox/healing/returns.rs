@@ -1,0 +1,70 @@
+//! A node that was away gets what it missed, and counts in nothing before it has it.
+
+use std::fs;
+
+use crate::support::client::Value;
+use crate::support::cluster::{Cluster, Options};
+
+use super::told::{assert_held, await_equal, await_up, count, fill, write};
+
+const KEYS: usize = 300;
+
+/// Kills the third of three nodes, and lets it miss something.
+fn missed(cluster: &mut Cluster) -> Vec<(String, String)> {
+    let mut pairs = fill(&mut cluster.client(1), "before", KEYS);
+    cluster.kill(3);
+    let mut client = cluster.client(1);
+    pairs.extend(fill(&mut client, "missed", KEYS));
+    write(&mut client, &["DEL", "before:0"]);
+    pairs.remove(0);
+    pairs
+}
+
+fn assert_whole(cluster: &Cluster, pairs: &[(String, String)]) {
+    await_up(cluster, &[1, 2], 3);
+    await_equal(cluster);
+    assert_held(cluster, 3, pairs);
+    let mut client = cluster.client(3);
+    assert_eq!(client.say("READONLY").expect("an answer"), Value::ok());
+    assert!(client.say("GET before:0").expect("an answer").is_nothing(), "it was deleted");
+}
+
+#[test]
+fn what_was_kept_for_it_is_sent() {
+    let mut cluster = Cluster::start(3, 3, 1, 2);
+    let pairs = missed(&mut cluster);
+    cluster.restart(3);
+    assert_whole(&cluster, &pairs);
+    assert!(count(&cluster, &[1, 2], "streams_resumed") > 0);
+    assert!(count(&cluster, &[1, 2], "stream_changes_resumed") >= KEYS as u64);
+}
+
+#[test]
+fn without_enough_kept_it_is_compared() {
+    let mut cluster = Cluster::with(Options::new(3, 3, 1, 2).args("--stream-backlog-size 4kb"));
+    let pairs = missed(&mut cluster);
+    assert!(count(&cluster, &[1, 2], "stream_backlogs_dropped") > 0);
+    cluster.restart(3);
+    assert_whole(&cluster, &pairs);
+    assert!(count(&cluster, &[1, 2, 3], "exchange_entries_sent") >= KEYS as u64);
+}
+
+/// Nobody reads its empty disk as the truth, not even through itself.
+#[test]
+fn a_wiped_node_is_filled_again() {
+    let mut cluster = Cluster::start(3, 3, 1, 2);
+    let pairs = missed(&mut cluster);
+    fs::remove_dir_all(cluster.data_dir(3)).expect("a folder of ours");
+    cluster.restart(3);
+    for node in 1..=3 {
+        let mut client = cluster.client(node);
+        for (key, value) in &pairs {
+            let reply = client.call(&["GET", key]).expect("an answer");
+            assert!(
+                reply == Value::bulk(value) || reply.is_refusal(),
+                "by n{node}, {key} is {reply:?}"
+            );
+        }
+    }
+    assert_whole(&cluster, &pairs);
+}
