@@ -30,11 +30,15 @@ SECTIONS = {
 }
 
 
+# These take their rounds into one table.
+ROUNDS_WITHIN = {"pressure", "detection"}
+
+
 async def run(options):
     report = Report(options.output)
     report.say(headline(options, best(1, options.network).name))
     for name in options.sections or SECTIONS:
-        for _ in range(options.rounds or 1):
+        for _ in range(1 if name in ROUNDS_WITHIN else options.rounds or 1):
             try:
                 await SECTIONS[name](options, report)
             except Breach as breach:

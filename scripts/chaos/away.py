@@ -34,13 +34,13 @@ async def away(options, report, name, seconds, args):
         progress(f"{name}: {cluster.title}, {seconds:.0f} s")
         history = History()
         base = await fill(cluster, 1, options.keys, name="base")
+        await fill(cluster, 1, options.keys // 10, size=200, name="again")
         load = Load(cluster, history, LOAD, workers=4, rate=options.rate, base=base, size=64).start()
         await asyncio.sleep(5)
         killed = history.mark("killed")
         cluster.kill(AWAY)
         missed = await fill(cluster, 1, options.keys // 10, size=200, name="missed")
-        missed.update(await fill(cluster, 2, options.keys // 10, size=200, name="base"))
-        base.update({key: value for key, value in missed.items() if key in base})
+        missed.update(await fill(cluster, 2, options.keys // 10, size=200, name="again", seed=2))
         await asyncio.sleep(max(0, seconds - (time.monotonic_ns() - killed) / 1e9))
         await back(report, cluster, history, load, killed, missed, name == "away-exchange")
 
@@ -151,6 +151,7 @@ async def old_image(options, report):
             progress(f"old-image: {cluster.title}, {how}")
             history = History()
             base = await fill(cluster, 1, options.keys, name="base")
+            await fill(cluster, 1, options.keys // 5, name="again")
             load = Load(cluster, history, LOAD, workers=4, rate=options.rate, base=base, size=64).start()
             await asyncio.sleep(4)
             cluster.terminate(AWAY) if is_clean else cluster.kill(AWAY)
@@ -159,12 +160,12 @@ async def old_image(options, report):
             await cluster.await_ready([AWAY])
             await cluster.await_settled([AWAY])
             # It writes as coordinator what its old image will not know.
-            base.update(await fill(cluster, AWAY, options.keys // 5, name="base", seed=2))
+            again = await fill(cluster, AWAY, options.keys // 5, name="again", seed=2)
             await asyncio.sleep(options.seconds or 10)
             cluster.kill(AWAY)
             await asyncio.sleep(2)
             cluster.put_back(AWAY)
-            await once_more(report, cluster, history, load, base)
+            await once_more(report, cluster, history, load, {**base, **again})
 
 
 async def once_more(report, cluster, history, load, base):

@@ -95,11 +95,17 @@ async def trials(options, report, cluster, how, rounds):
     return rows
 
 
+async def commands_so_far(cluster):
+    """Commands that clients were answered, on all nodes."""
+    return sum([(await cluster.info(node)).get("total_commands_processed", 0) for node in cluster.nodes])
+
+
 async def false_suspicions(options, report, cluster):
     """Nobody is killed: whoever is suspected, or not sent commands, is wronged."""
     seconds = options.seconds or 120
     progress(f"detection: nobody dies for {seconds:.0f} s")
     wronged, phi_max, polls = {}, 0.0, 0
+    begun, commands = time.monotonic(), await commands_so_far(cluster)
     believed = {}
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
@@ -113,6 +119,8 @@ async def false_suspicions(options, report, cluster):
                 believed[node, member] = is_up
                 phi_max = max(phi_max, float(row["phi"]))
         await asyncio.sleep(0.1)
+    rate = (await commands_so_far(cluster) - commands) / (time.monotonic() - begun)
+    report.say(f"- {rate:,.0f} commands a second meanwhile")
     report.say(f"- nobody dies for {seconds:.0f} s under the same load: {sum(wronged.values())} false suspicions "
                f"in {polls} looks, highest phi {phi_max:.1f}")
     report.expect("no false suspicions", not wronged, f"(by, of): times {wronged}")

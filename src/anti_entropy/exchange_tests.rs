@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use crate::base::hash::{Digest, HashSeed};
 use crate::base::time::Hlc;
 
-use super::super::keys::Key;
-use super::super::tree::{BucketSet, fold};
 use super::*;
+use crate::anti_entropy::keys::Key;
+use crate::anti_entropy::tree::{BucketSet, fold};
 
 /// What is held of a key: a version, and whether that is a removal. The greater is the join.
 type Held = (u64, bool);

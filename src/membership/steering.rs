@@ -7,11 +7,16 @@
 //!            refused · goodbye · suspicion confirmed · no link for `patience`
 //!      ┌────────────────────────────────────────────────────────────────┐
 //!      │                                                                ▼
-//!  ┌───┴──┐   caught up, and counts by its own word   ┌───────────┐  ┌──────┐
+//!  ┌───┴──┐  heard, caught up, counts by its own word ┌───────────┐  ┌──────┐
 //!  │  Up  │◄──────────────────────────────────────────┤ Returning │◄─┤ Down │
 //!  └───┬──┘                                           └─────▲─────┘  └──────┘
-//!      └────────────── says it counts no more ──────────────┘   link, and heard
+//!      └────────────── says it counts no more ──────────────┘   a new link
 //! ```
+//!
+//! Who says that a peer has caught up? A process that was started anew knows that it was away, and
+//! does not call itself counting before it has compared itself with everybody in reach: its own
+//! word is enough. One that was merely cut off does not know what it missed, so there this node
+//! must have brought it up to date.
 //!
 //! A link that is lost and comes back within the patience, in the same life of the peer, changes
 //! nothing: what was under way fails as it must, and nobody takes over.
@@ -59,13 +64,16 @@ pub struct Steering {
     lost: Option<Moment>,
     /// Nobody listens at its address, since the link was up last.
     refused: bool,
-    /// It said goodbye on its last link.
-    farewell: bool,
+    /// On the present link it was given up, or said goodbye. Only another link, or being heard
+    /// again, makes up for that.
+    given_up: bool,
     suspicion: Suspicion,
     /// Its life as it was last met.
     life: Option<u64>,
     /// By its own word.
     counts: bool,
+    /// Whether it said on this link that it does not count.
+    owned_up: bool,
     caught_up: bool,
 }
 
@@ -78,10 +86,11 @@ impl Steering {
             linked: false,
             lost: None,
             refused: false,
-            farewell: false,
+            given_up: false,
             suspicion: Suspicion::None,
             life: None,
             counts: false,
+            owned_up: false,
             caught_up: false,
         }
     }
@@ -103,18 +112,18 @@ impl Steering {
     }
 
     /// A link is up to the peer, which lives its life `life` (any number that differs from one
-    /// process to the next). A peer that this node meets for the first time missed nothing of
-    /// this node: its own word decides alone.
+    /// process to the next).
     pub fn on_link_up(&mut self, life: u64, now: Moment) {
         let met_before = self.life.replace(life);
         let waited_for = self.standing == Standing::Up && met_before == Some(life);
         self.linked = true;
+        self.owned_up = false;
         self.refused = false;
-        self.farewell = false;
+        self.given_up = false;
         self.lost = None;
         if !waited_for {
             self.counts = false;
-            self.caught_up = met_before.is_none();
+            self.caught_up = met_before != Some(life);
             self.standing = Standing::Down;
         }
         self.settle(now);
@@ -131,7 +140,7 @@ impl Steering {
 
     /// The link is lost, for the peer said on it that it leaves.
     pub fn on_goodbye(&mut self, now: Moment) {
-        (self.linked, self.farewell) = (false, true);
+        (self.linked, self.given_up) = (false, true);
         self.settle(now);
     }
 
@@ -145,6 +154,7 @@ impl Steering {
     /// What gossip says has changed.
     pub fn on_suspicion(&mut self, suspicion: Suspicion, now: Moment) {
         self.suspicion = suspicion;
+        self.given_up = self.is_suspicion_enough();
         self.settle(now);
     }
 
@@ -152,6 +162,9 @@ impl Steering {
     pub fn on_status(&mut self, counts: bool, now: Moment) {
         // A late word of a lost link is none.
         if self.linked {
+            // Whoever counts again has compared itself with everybody in reach, this node too.
+            self.caught_up |= self.owned_up && counts;
+            self.owned_up |= !counts;
             self.counts = counts;
             self.settle(now);
         }
@@ -176,22 +189,25 @@ impl Steering {
         self.caught_up = false;
     }
 
+    fn is_suspicion_enough(&self) -> bool {
+        matches!(self.suspicion, Suspicion::Confirmed | Suspicion::Left)
+    }
+
     /// Whether the peer cannot be waited for.
     fn is_gone(&self, now: Moment) -> bool {
         let waited_out = self.lost.is_none_or(|lost| now.since(lost) >= self.patience_ms);
-        matches!(self.suspicion, Suspicion::Confirmed | Suspicion::Left)
-            || self.farewell
-            || !self.linked && (self.refused || waited_out)
+        self.given_up || !self.linked && (self.refused || waited_out)
     }
 
     fn settle(&mut self, now: Moment) {
         if self.is_gone(now) {
-            // On a link that came while the peer is not heard, what was caught up stays so.
             if self.standing != Standing::Down {
                 self.leave();
             }
         } else if self.linked {
-            let up = self.counts && self.caught_up;
+            // On a link that came while the peer is not heard yet, it takes writes already: what
+            // it is not sent now it would lack.
+            let up = self.counts && self.caught_up && !self.is_suspicion_enough();
             self.standing = if up { Standing::Up } else { Standing::Returning };
         } else if self.standing == Standing::Returning {
             self.leave();
@@ -264,10 +280,10 @@ mod tests {
         peer.on_link_lost(T);
         peer.on_link_up(2, later(100));
         assert_eq!(peer.standing(), Returning);
-        peer.on_status(true, later(100));
+        peer.on_status(false, later(100));
         assert_eq!(peer.standing(), Returning);
-        peer.on_caught_up(later(200));
-        assert_eq!(peer.standing(), Up);
+        peer.on_status(true, later(200));
+        assert_eq!(peer.standing(), Up, "it knows when it has caught up");
     }
 
     #[test]
@@ -309,26 +325,25 @@ mod tests {
     fn coming_back_takes_a_link_being_heard_the_stream_and_its_word() {
         let mut peer = down();
         peer.on_suspicion(Suspicion::Confirmed, T);
+        assert_eq!(peer.standing(), Down);
         peer.on_link_up(1, T);
-        assert_eq!(peer.standing(), Down, "not heard yet");
-        peer.on_suspicion(Suspicion::None, T);
-        assert_eq!(peer.standing(), Returning);
+        assert_eq!(peer.standing(), Returning, "it takes writes");
         peer.on_status(true, T);
         assert_eq!(peer.standing(), Returning);
         peer.on_caught_up(T);
+        assert_eq!(peer.standing(), Returning, "not heard yet");
+        peer.on_suspicion(Suspicion::None, T);
         assert_eq!(peer.standing(), Up);
     }
 
     #[test]
-    fn what_was_caught_up_before_it_was_heard_stays_so() {
+    fn one_that_owned_up_is_believed_when_it_counts_again() {
         let mut peer = down();
-        peer.on_suspicion(Suspicion::Confirmed, T);
         peer.on_link_up(1, T);
+        peer.on_status(false, T);
+        assert_eq!(peer.standing(), Returning);
         peer.on_status(true, T);
-        peer.on_caught_up(T);
-        assert_eq!(peer.standing(), Down);
-        peer.on_suspicion(Suspicion::None, T);
-        assert_eq!(peer.standing(), Up);
+        assert_eq!(peer.standing(), Up, "it slept, knew it, and has compared itself");
     }
 
     #[test]

@@ -25,7 +25,6 @@ use crate::anti_entropy::tree::{BUCKETS, Tree};
 use crate::base::hash::Digest;
 use crate::base::id::{NodeId, VnodeId};
 use crate::base::time::{Moment, UnixMs};
-use crate::membership::steering::Steering;
 use crate::peer::message::Message as Frame;
 use crate::peer::outbox::Outbox;
 
@@ -202,42 +201,27 @@ impl Active {
 }
 
 impl Node {
-    /// A link to `peer` is up: whatever either side missed is found by comparing all vnodes that
-    /// both hold.
+    /// Every vnode that this node and `peer` hold must be compared.
     pub(super) fn owe(&self, peer: PeerIndex) {
-        let shared: Vec<VnodeId> =
-            self.held_vnodes().filter(|&v| self.routes.holds(v, peer)).collect();
-        for &vnode in &shared {
+        for vnode in self.shared_vnodes(peer) {
             self.unsettled.owe(vnode, peer);
         }
+        self.peers[usize::from(peer)].exchange.wake();
+    }
+
+    /// There is a link to `peer`: from now on its vnodes are compared in turn.
+    pub(super) fn begin_rounds(&self, peer: PeerIndex) {
         let (me, other) = (self.id(), self.routes.node(peer));
-        let ours = shared.into_iter().filter(|&vnode| begins(me, other, vnode)).collect();
+        let ours = self.shared_vnodes(peer).filter(|&vnode| begins(me, other, vnode)).collect();
         self.exchanges.schedule.lock().on_peer(other, ours, self.exchanges.now());
         self.peers[usize::from(peer)].exchange.wake();
     }
 
-    /// The link to `lost` broke: its last writes may have reached only another replica.
-    pub(super) fn owe_after_loss(&self, lost: PeerIndex) {
-        let given_up = self.exchanges.schedule.lock().on_lost(self.routes.node(lost));
+    /// The link to `peer` is gone: nothing can be compared with it.
+    pub(super) fn end_rounds(&self, peer: PeerIndex) {
+        let given_up = self.exchanges.schedule.lock().on_lost(self.routes.node(peer));
         self.exchanges.repair.lock().given_up += given_up as u64;
-        for vnode in self.held_vnodes() {
-            self.unsettled.settle(vnode, lost);
-            if self.routes.holds(vnode, lost) {
-                for (_, other) in self.routes.others(vnode) {
-                    self.unsettled.owe(vnode, other);
-                }
-            }
-        }
-        for peer in &self.peers {
-            peer.exchange.wake();
-        }
-    }
-
-    /// A peer with which nothing is left to compare has what it missed.
-    pub(super) fn look_whether_caught_up(&self, peer: PeerIndex) {
-        if !self.held_vnodes().any(|vnode| self.unsettled.owes(vnode, peer)) {
-            self.steer(peer, Steering::on_caught_up);
-        }
+        self.peers[usize::from(peer)].exchange.lost();
     }
 
     /// When an exchange with `peer` that this node began was last through.
@@ -341,7 +325,8 @@ impl Node {
         let now = self.exchanges.now();
         let mut patience = Duration::from_secs(3600);
         let due = self.exchanges.schedule.lock().due(self.routes.node(walk.peer));
-        if let Some(due) = due.filter(|_| walk.has_room(false)) {
+        let open = walk.has_room(false) && self.streams_are_through(walk.peer);
+        if let Some(due) = due.filter(|_| open) {
             // Never nothing: what is due may be busy.
             patience = patience.min(Duration::from_millis(due.since(now).max(1)));
         }
@@ -364,6 +349,10 @@ impl Node {
             && let Some((vnode, looking)) = mailbox.looks.lock().pop_front()
         {
             return Some((vnode, Why::Look(looking)));
+        }
+        // The streams bring most of what differs, and bring it once.
+        if !self.streams_are_through(peer) {
+            return None;
         }
         if !walk.has_room(false) {
             return None;
@@ -608,7 +597,7 @@ impl Node {
             self.peers.iter().for_each(|peer| peer.exchange.wake());
         }
         self.unsettled.settle_if(vnode, peer, active.owed);
-        self.look_whether_caught_up(peer);
+        self.look_whether_compared(peer);
         self.metrics.exchanges.bump();
         self.peers[usize::from(peer)].exchange.through.store(super::now().0, Ordering::Relaxed);
         if outcome.buckets > 0 {

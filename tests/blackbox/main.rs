@@ -12,5 +12,6 @@ mod linearizability;
 mod membership;
 mod repair;
 mod siblings;
+mod streams;
 mod support;
 mod transcripts;
