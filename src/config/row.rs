@@ -58,6 +58,7 @@ const CLUSTER: &str = "The cluster (the same on every node)";
 const COPIES: &str = "Copies of a key (the same on every node)";
 const REPAIR: &str = "Repair of copies that differ";
 const STORAGE: &str = "Memory and disk";
+const PEERS: &str = "Other nodes";
 const CLIENTS: &str = "Clients";
 const LOG: &str = "Log and file";
 
@@ -118,6 +119,11 @@ pub static ROWS: &[Row] = &[
         "Logs that are written side by side. Only for a fresh --data-dir: the count stays with it"]),
     Row::new(STORAGE, ["accept-damage", "yes|no", "no",
         "Serves vnodes whose log lost records although no replica can restore them"]),
+
+    Row::new(PEERS, ["stream-backlog-size", "SIZE", "64mb",
+        "The most that is kept, for each other node, of changes it has not confirmed: a node that comes back is sent them. Beyond it they are dropped, and that node compares everything instead"]),
+    Row::new(PEERS, ["stream-backlog-age", "SECONDS", "600",
+        "How long such changes are kept for a node that is away"]),
 
     Row::new(CLIENTS, ["requirepass", "PASSWORD", "none",
         "The password that clients must give with AUTH"]).secret(),

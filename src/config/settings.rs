@@ -71,6 +71,10 @@ pub struct Settings {
     pub maxmemory: u64,
     /// When what was written is made durable.
     pub fsync: Fsync,
+    /// Bytes of unconfirmed changes kept for each peer.
+    pub stream_backlog_size: usize,
+    /// How long they are kept for a peer that is away.
+    pub stream_backlog_age: Duration,
     /// Bytes after which a segment of the log is sealed.
     pub segment_size: u32,
     /// Lanes of a log that is made; one that is there keeps its own.
@@ -134,6 +138,12 @@ impl Settings {
             },
             maxmemory: read.size("maxmemory", 0, 0..=MEMORY_MAX)? as u64,
             fsync: read.one("appendfsync", Fsync::Everysec, fsync)?,
+            stream_backlog_size: read.size("stream-backlog-size", 64 << 20, megabyte..=1 << 40)?,
+            stream_backlog_age: Duration::from_secs(read.number(
+                "stream-backlog-age",
+                600,
+                1..=7 * 86_400,
+            )?),
             segment_size: read.size("segment-size", 64 << 20, 1 << 20..=1 << 30)? as u32,
             lanes: read.number("lanes", (threads / 2).clamp(1, LANES_MAX), 1..=LANES_MAX)? as u16,
             accept_damage: read.one("accept-damage", false, yes_no)?,
@@ -259,6 +269,8 @@ impl Settings {
             "maxmemory-policy" => "noeviction".to_owned(),
             "appendonly" => "yes".to_owned(),
             "appendfsync" => fsync_name(self.fsync).to_owned(),
+            "stream-backlog-size" => self.stream_backlog_size.to_string(),
+            "stream-backlog-age" => self.stream_backlog_age.as_secs().to_string(),
             "segment-size" => self.segment_size.to_string(),
             "lanes" => self.lanes.to_string(),
             "accept-damage" => if self.accept_damage { "yes" } else { "no" }.to_owned(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use kvorum::config::settings::{LogFormat, Settings};
 use kvorum::node::{self, Node};
+use kvorum::peer::stream::Bounds;
 use kvorum::ring::topology::Topology;
 use kvorum::server::{self, Server};
 use kvorum::storage::disk::RealDisk;
@@ -82,6 +83,10 @@ async fn serve(settings: &Settings) -> io::Result<()> {
         secret: secret.as_bytes().to_vec(),
         request_timeout_ms: u32::try_from(settings.request_timeout.as_millis()).unwrap_or(u32::MAX),
         accept_damage: settings.accept_damage,
+        stream_backlog: Bounds {
+            bytes_max: settings.stream_backlog_size,
+            age_ms_max: settings.stream_backlog_age.as_millis() as u64,
+        },
         segment_size: settings.segment_size,
         exchange_interval_ms: settings.exchange_interval.as_millis() as u64,
         exchange_rate: settings.exchange_rate,

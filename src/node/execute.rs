@@ -494,8 +494,8 @@ impl Node {
         batch.awaited.push(Awaited { tally, origin, reply, deadline });
     }
 
-    /// Sends the records of the last run to every other replica there is a link to. Those that
-    /// count, by their places, are the answer; each of them is told to `waiter`.
+    /// Sends the records of the last run to every other replica, or into its backlog while there
+    /// is no link. Those that count, by their places, are the answer; each is told to `waiter`.
     pub(super) fn replicate(
         &self,
         batch: &mut Batch,
@@ -505,7 +505,7 @@ impl Node {
         let mut candidates = 0;
         for (place, &peer) in self.routes.replicas(vnode).iter().enumerate() {
             let reach = self.routes.reach(peer);
-            if peer == self.routes.me() || !reach.is_linked() {
+            if peer == self.routes.me() {
                 continue;
             }
             let outgoing = &mut batch.outgoing[usize::from(peer)];

@@ -2,17 +2,17 @@
 
 use std::io::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use smallvec::{SmallVec, smallvec};
 use tracing::{debug, error};
 
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
-use crate::base::wire::{Cursor, Put};
 use crate::command::spec::Run;
 use crate::command::table::named_by;
 use crate::coordinator::contract::Override;
+use crate::coordinator::route::Reach;
 use crate::peer::frame;
 use crate::peer::inbox::{Inbox, Settling};
 use crate::peer::message::{FWD_READONLY, FWD_RESP3, FwdStatus, Message, Verdict};
@@ -26,6 +26,7 @@ use crate::value::record::{self, Record};
 use super::batch::{Batch, Origin, PeerIndex};
 use super::damage::Losses;
 use super::execute::{FWD_ASKED_R, FWD_ASKED_W, FWD_PART, FWD_VNODES, Outcome, Request, refuse};
+use super::streams::Greeting;
 use super::{Node, Reader};
 
 /// The node's side of its links.
@@ -62,18 +63,10 @@ struct Forward<'a> {
 
 impl Inbox for NodeInbox {
     /// The highest start and boot of the peer that this node has met, and this node's own start: a
-    /// peer that comes with no higher start has forgotten one, and whatever else it knew.
+    /// peer that comes with no higher start has forgotten one, and whatever else it knew. And up to
+    /// where it holds the peer's stream.
     fn greeting(&self, to: NodeId) -> Vec<u8> {
-        let node = &self.0;
-        let at = node.routes.index(to).map(|peer| &node.peers[usize::from(peer)]);
-        let seen = |count: fn(&super::Peer) -> &AtomicU32| {
-            at.map_or(0, |peer| count(peer).load(Ordering::Acquire))
-        };
-        let mut greeting = Vec::new();
-        greeting.put_u32(seen(|peer| &peer.start_seen));
-        greeting.put_u32(seen(|peer| &peer.boot_seen));
-        greeting.put_u32(node.start.load(Ordering::Acquire));
-        greeting
+        self.0.greeting_to(self.0.routes.index(to)).encode()
     }
 
     fn link_up(
@@ -85,28 +78,26 @@ impl Inbox for NodeInbox {
     ) -> Result<(), String> {
         let node = &self.0;
         let index = node.routes.index(peer).ok_or("not a member")?;
-        let mut cursor = Cursor::new(greeting);
-        let mut read = || cursor.u32().map_err(|error| error.to_string());
-        let (start_seen, boot_seen, start) = (read()?, read()?, read()?);
+        let greeting = Greeting::decode(greeting).map_err(|error| error.to_string())?;
+        let Greeting { start_seen, boot_seen, start, .. } = greeting;
         let at = &node.peers[usize::from(index)];
         let mine = node.start.load(Ordering::Acquire);
         if !at.met.load(Ordering::Acquire) && start_seen >= mine {
             node.forgot(start_seen, boot_seen).map_err(|error| error.to_string())?;
         }
-        at.start_seen.fetch_max(start, Ordering::AcqRel);
+        let start_before = at.start_seen.fetch_max(start, Ordering::AcqRel);
         at.boot_seen.fetch_max(u32::from(boot.0), Ordering::AcqRel);
         *at.reader.lock() = Some(Reader {
             batch: node.batch(),
             scanner: Scanner::new(),
             reply: Reply::default(),
             told_ignoring: node.ignores_changes(),
+            must_ack: false,
         });
-        *at.outbox.write() = Some(link.clone());
         // A start is one process, and so is a boot; another one may have missed anything.
         let life = u64::from(start) << 16 | u64::from(boot.0);
         node.peer_linked(peer, index, life);
-        node.owe(index);
-        node.look_whether_caught_up(index);
+        node.begin_stream(index, &greeting, start_before, link);
         let _ = link.send(&Message::Status { body: &[node.status()] });
         node.metrics.connected_peers.add(1);
         debug!(%peer, boot = boot.0, "a peer is there");
@@ -119,15 +110,16 @@ impl Inbox for NodeInbox {
         debug!(%peer, %reason, "a peer is gone");
         node.metrics.connected_peers.sub(1);
         node.metrics.peer_links_lost.bump();
+        node.end_stream(index);
+        node.end_rounds(index);
         let goodbye = *reason == DownReason::Goodbye;
         node.steer(index, |peer, now| match goodbye {
             true => peer.on_goodbye(now),
             false => peer.on_link_lost(now),
         });
-        let at = &node.peers[usize::from(index)];
-        *at.outbox.write() = None;
-        at.exchange.lost();
-        node.owe_after_loss(index);
+        if node.routes.reach(index) == Reach::Down {
+            node.pass_by(index);
+        }
         let mut batch = node.batch();
         node.begin(&mut batch);
         node.stream_lost(&mut batch, index);
@@ -141,7 +133,6 @@ impl Inbox for NodeInbox {
         let mut seat = node.peers[usize::from(index)].reader.lock();
         let reader = seat.as_mut()?;
         node.begin(&mut reader.batch);
-        let before = messages.reps();
         let mut ahead: SmallVec<[Message<'_>; LOOK_AHEAD]> = SmallVec::new();
         loop {
             ahead.clear();
@@ -154,14 +145,17 @@ impl Inbox for NodeInbox {
                 node.message(reader, index, message);
             }
         }
-        if messages.reps() > before {
-            let upto = messages.reps();
-            node.metrics.deltas_received.add(upto - before);
-            if !node.ignores_changes() || reader.told_ignoring {
-                reader.batch.to(index).send(&Message::RepAck { upto });
-            }
+        let upto = messages.reps();
+        node.metrics.deltas_received.add(messages.heard());
+        let keeps = !node.ignores_changes();
+        let must_ack = std::mem::take(&mut reader.must_ack) || messages.heard() > 0;
+        if must_ack && (keeps || reader.told_ignoring) {
+            reader.batch.to(index).send(&Message::RepAck { upto });
         }
         if node.is_held(&reader.batch) {
+            if must_ack && keeps {
+                node.stream_held(index, upto);
+            }
             node.flush(&mut reader.batch);
             return None;
         }
@@ -169,7 +163,11 @@ impl Inbox for NodeInbox {
         let node = node.clone();
         Some(Box::pin(async move {
             // Those who wait for what is not held are told by their deadlines.
-            let _ = node.conclude(&mut reader.batch).await;
+            match node.conclude(&mut reader.batch).await {
+                Ok(()) if must_ack && keeps => node.stream_held(index, upto),
+                Ok(()) => {}
+                Err(_) => node.stream_not_held(index),
+            }
             *node.peers[usize::from(index)].reader.lock() = Some(reader);
         }))
     }
@@ -220,6 +218,11 @@ impl Node {
             links.set_boot(boot);
         }
         self.begin_recovery(&Losses::everything());
+        for peer in (0..self.peers.len() as PeerIndex).filter(|&p| p != self.routes.me()) {
+            if self.peers[usize::from(peer)].outbox().is_some() {
+                self.owe(peer);
+            }
+        }
         self.tell_status();
         Ok(())
     }
@@ -258,7 +261,12 @@ impl Node {
                     self.peers[usize::from(peer)].exchange.wake();
                 }
             }
-            Message::Resume { .. } | Message::CaughtUp { .. } | Message::Settled { .. } => {}
+            Message::Resume { after, gap } => self.stream_resumes(peer, after, gap),
+            Message::CaughtUp { .. } => {
+                reader.must_ack = true;
+                self.stream_caught_up(peer);
+            }
+            Message::Settled { after } => self.stream_settled(peer, after),
             // The links keep these to themselves.
             Message::Ping { .. }
             | Message::Pong { .. }

@@ -3,12 +3,14 @@
 
 use std::collections::VecDeque;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use crate::base::time::UnixMs;
 use crate::coordinator::tally::Verdict;
 use crate::peer::message::FwdStatus;
+use crate::peer::outbox::OutboxError;
+use crate::peer::stream::{Bounds, Stream as Changes};
 
 use super::Node;
 use super::batch::{Awaited, Batch, Origin, PeerIndex, Waiter};
@@ -39,8 +41,29 @@ enum Waiting {
 }
 
 /// Who waits for one link's acknowledgements, in the order of its stream.
-#[derive(Debug, Default)]
-pub(super) struct Stream(Mutex<VecDeque<InStream>>);
+#[derive(Debug)]
+pub(super) struct Stream(Mutex<Standing>);
+
+/// See [`super::streams`].
+#[derive(Debug)]
+pub(super) struct Standing {
+    waiting: VecDeque<InStream>,
+    /// The stream itself, while there is no link.
+    pub(super) parked: Option<Changes>,
+    /// How many dropped backlogs were counted already.
+    pub(super) dropped_seen: u64,
+}
+
+impl Stream {
+    pub(super) fn new(bounds: Bounds) -> Stream {
+        let parked = Some(Changes::new(bounds));
+        Stream(Mutex::new(Standing { waiting: VecDeque::new(), parked, dropped_seen: 0 }))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Standing> {
+        self.0.lock()
+    }
+}
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -108,24 +131,32 @@ impl Node {
             Waiter::Fresh(nth) => Waiting::Write(tickets[nth]),
             Waiter::Quorum(ticket) => Waiting::Quorum(ticket),
         };
-        let link = self.peers[usize::from(peer)].outbox();
-        let sent = link.is_some_and(|link| {
-            // Held over the append: an acknowledgement cannot overtake its waiter.
-            let mut stream = self.peers[usize::from(peer)].stream.0.lock();
-            let Ok(last) = link.append(&outgoing.frames, outgoing.reps) else {
-                return false;
-            };
+        let at = &self.peers[usize::from(peer)];
+        // Held over the append: an acknowledgement cannot overtake its waiter.
+        let mut stream = at.stream.lock();
+        let appended = match &mut stream.parked {
+            Some(parked) => {
+                parked.sort_in(&outgoing.frames, false);
+                Err(OutboxError::Closed)
+            }
+            None => at.outbox().map_or(Err(OutboxError::Closed), |link| {
+                link.append(&outgoing.frames, outgoing.reps)
+            }),
+        };
+        if let Ok(last) = appended {
             self.metrics.deltas_sent.add(outgoing.reps);
             let before = last - outgoing.reps;
-            stream.extend(outgoing.waits.iter().map(|wait| InStream {
+            stream.waiting.extend(outgoing.waits.iter().map(|wait| InStream {
                 sequence: before + wait.nth,
                 place: wait.place,
                 waiting: resolve(wait.waiter),
             }));
-            true
-        });
+        }
+        drop(stream);
+        let sent = appended.is_ok();
         if !sent {
-            if outgoing.reps > 0 {
+            // Without a link the changes are in the backlog; of others the peer must be told.
+            if outgoing.reps > 0 && appended != Err(OutboxError::Closed) {
                 self.missed(peer);
             }
             let lost: SmallVec<[(Waiting, u8); 32]> =
@@ -143,13 +174,23 @@ impl Node {
 
     /// `peer` holds every change of the stream up to `upto`.
     pub(super) fn acknowledged(&self, batch: &mut Batch, peer: PeerIndex, upto: u64) {
+        let at = &self.peers[usize::from(peer)];
         let mut held: SmallVec<[InStream; 64]> = SmallVec::new();
+        let mut caught_up = false;
         {
-            let mut stream = self.peers[usize::from(peer)].stream.0.lock();
-            while let Some(front) = stream.front().filter(|front| front.sequence <= upto) {
-                held.push(*front);
-                stream.pop_front();
+            let mut stream = at.stream.lock();
+            if let Some(link) = at.outbox() {
+                caught_up = link.acknowledge(upto);
             }
+            let waiting = &mut stream.waiting;
+            while let Some(front) = waiting.front().filter(|front| front.sequence <= upto) {
+                held.push(*front);
+                waiting.pop_front();
+            }
+        }
+        if caught_up {
+            self.look_whether_caught_up(peer);
+            at.exchange.wake();
         }
         let mut settled = Settled::new();
         {
@@ -172,8 +213,8 @@ impl Node {
     /// Nothing will come from `peer` any more for anyone who waits in its stream.
     pub(super) fn stream_lost(&self, batch: &mut Batch, peer: PeerIndex) {
         let lost: SmallVec<[(Waiting, u8); 32]> = {
-            let mut stream = self.peers[usize::from(peer)].stream.0.lock();
-            stream.drain(..).map(|entry| (entry.waiting, entry.place)).collect()
+            let mut stream = self.peers[usize::from(peer)].stream.lock();
+            stream.waiting.drain(..).map(|entry| (entry.waiting, entry.place)).collect()
         };
         self.lose(batch, peer, &lost);
         self.fail_forwards(batch, |_, forward| forward.peer == peer);

@@ -28,6 +28,7 @@ use crate::membership::gossip::{Effect, Gossip, MemberState, Options, View};
 use crate::membership::heartbeat::{Message, Own};
 use crate::membership::steering::{PATIENCE_MS, Standing, Steering, Suspicion};
 use crate::peer::state::DownReason;
+use crate::peer::stream::Lag;
 
 use super::Node;
 use super::batch::PeerIndex;
@@ -158,7 +159,7 @@ impl Members {
         }
     }
 
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         Moment(self.origin.elapsed().as_millis() as u64)
     }
 }
@@ -352,6 +353,9 @@ impl Node {
             // Whoever waits for the peer is told by the end of the link. It will be dialed again.
             outbox.close(DownReason::Silent);
         }
+        if standing == Standing::Down && !linked {
+            self.pass_by(peer);
+        }
         if standing == Standing::Up {
             self.peers[usize::from(peer)].exchange.wake();
         }
@@ -385,6 +389,7 @@ impl Node {
         let now = self.members.now();
         let view = self.members.gossip.lock().view(node, now);
         let is_me = node == self.id();
+        let lag = if is_me { Lag::default() } else { self.lag_of(node) };
         let View {
             state,
             phi,
@@ -408,8 +413,8 @@ impl Node {
             clock_off,
             elsewhere_ms,
             suspected_by,
-            lag_changes: 0,
-            lag_ms: 0,
+            lag_changes: lag.changes,
+            lag_ms: lag.ms,
             hints: 0,
             last_exchange: self.last_exchange(node),
         }

@@ -31,7 +31,9 @@ mod looked;
 mod quorum;
 mod repair;
 mod routes;
+mod shipping;
 mod slab;
+mod streams;
 mod tending;
 mod unsettled;
 mod upkeep;
@@ -53,6 +55,7 @@ use crate::metrics::counters::Metrics;
 use crate::peer;
 use crate::peer::link::Links;
 use crate::peer::outbox::Outbox;
+use crate::peer::stream::{Bounds, Incoming};
 use crate::resp::reply::Reply;
 use crate::resp::scanner::Scanner;
 use crate::ring::topology::Topology;
@@ -60,7 +63,7 @@ use crate::storage::keyspace::Keyspace;
 use crate::storage::life::{Life, Lived};
 use crate::storage::log::Log;
 
-use batch::{Batch, Origin, PeerIndex};
+use batch::{Batch, Origin};
 use cold::ColdRequests;
 use damage::{Damaged, Losses};
 use engine::Engine;
@@ -98,6 +101,8 @@ pub struct Options {
     pub request_timeout_ms: u32,
     /// Serve vnodes whose log lost records although no replica can restore them.
     pub accept_damage: bool,
+    /// What is kept for a peer that does not acknowledge.
+    pub stream_backlog: Bounds,
     /// The most that a segment of the log takes, in bytes.
     pub segment_size: u32,
     /// In how many milliseconds each vnode is compared once with each other replica; 0: only when
@@ -108,10 +113,13 @@ pub struct Options {
 }
 
 /// One member as this node sees it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Peer {
     outbox: RwLock<Option<Arc<Outbox>>>,
     stream: Stream,
+    incoming: Mutex<Incoming>,
+    /// Whether it was given up while others that may know of its last changes were gone, too.
+    unresolved: AtomicBool,
     reader: Mutex<Option<Reader>>,
     /// Whether a link was ever up in this process.
     met: AtomicBool,
@@ -129,9 +137,25 @@ struct Reader {
     /// Whether the peer was told at this link's start that this node counts in nothing because it
     /// cannot keep changes.
     told_ignoring: bool,
+    /// Whether the batch must be acknowledged although no change is in it.
+    must_ack: bool,
 }
 
 impl Peer {
+    fn new(bounds: Bounds) -> Peer {
+        Peer {
+            outbox: RwLock::default(),
+            stream: Stream::new(bounds),
+            incoming: Mutex::default(),
+            unresolved: AtomicBool::new(false),
+            reader: Mutex::default(),
+            met: AtomicBool::new(false),
+            boot_seen: AtomicU32::new(0),
+            start_seen: AtomicU32::new(0),
+            exchange: exchange::Mailbox::default(),
+        }
+    }
+
     fn outbox(&self) -> Option<Arc<Outbox>> {
         self.outbox.read().clone()
     }
@@ -140,6 +164,8 @@ impl Peer {
 /// One running node.
 pub struct Node {
     options: Options,
+    /// This run of the process, at random: whose streams it sends.
+    run: u64,
     actor: AtomicU32,
     start: AtomicU32,
     topology: Topology,
@@ -233,6 +259,7 @@ impl Node {
             keyspace.set_sole(vnode, replicas.len() == 1 && replicas.contains(&me));
         }
         Arc::new_cyclic(|own| Node {
+            run: fastrand::u64(1..),
             actor: AtomicU32::new(Actor::new(options.node, options.boot).0),
             start: AtomicU32::new(options.start),
             quorum,
@@ -249,8 +276,8 @@ impl Node {
             unsettled: Unsettled::new(topology.vnodes(), routes.members()),
             recovery: Mutex::default(),
             members: Members::new(options.node, &nodes, started),
+            peers: (0..routes.members()).map(|_| Peer::new(options.stream_backlog)).collect(),
             exchanges: Exchanges::new(options.exchange_interval_ms, options.exchange_rate),
-            peers: (0..routes.members()).map(|_| Peer::default()).collect(),
             links: OnceLock::new(),
             on_boot,
             metrics: Metrics::default(),
@@ -296,6 +323,7 @@ impl Node {
         let expiring = self.clone();
         tokio::spawn(async move { expiring.expire_always().await });
         self.hear_from_peers().await;
+        self.pass_by_absent();
         self.greeted.store(true, Ordering::Release);
         self.watch_return();
         self.engine.loading.store(false, Ordering::Release);
@@ -331,6 +359,7 @@ impl Node {
             self.expire_inflight(&mut batch);
             self.expire_operations(&mut batch);
             self.watch_log();
+            self.tick_streams();
             self.watch_return();
             self.watch_memory();
             if beat.is_multiple_of(COUNT_EVERY) {
@@ -385,6 +414,10 @@ impl Node {
     /// Vnodes of which something may be lost count in nothing until peers have restored them.
     fn begin_recovery(&self, losses: &Losses) {
         let me = self.routes.me();
+        if losses.tail || !losses.damaged.is_empty() {
+            // What the peers' streams brought may be lost with it.
+            self.peers.iter().for_each(|peer| peer.incoming.lock().owe());
+        }
         self.exchanges.on_recovery();
         let mut recovery = self.recovery.lock();
         for vnode in self.held_vnodes().filter(|&vnode| losses.concerns(vnode)) {
@@ -460,12 +493,5 @@ impl Node {
     /// How many vnodes of this node do not count yet.
     pub fn vnodes_recovering(&self) -> usize {
         self.recovery.lock().vnodes().count()
-    }
-
-    fn missed(&self, peer: PeerIndex) {
-        // The link is closed, and what the peer missed comes with the exchange of the next one.
-        if let Some(outbox) = self.peers[usize::from(peer)].outbox() {
-            outbox.close(peer::state::DownReason::Asked);
-        }
     }
 }

@@ -16,6 +16,7 @@
 
 use std::fmt;
 use std::mem;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use parking_lot::{Mutex, MutexGuard};
@@ -23,6 +24,7 @@ use tokio::sync::Notify;
 
 use crate::base::id::NodeId;
 use crate::base::time::Moment;
+use crate::handoff::pace::{self, Pace};
 
 use super::frame;
 use super::message::Message;
@@ -60,6 +62,10 @@ struct Queue {
     asleep: bool,
     /// Why the link is down; the first reason stays.
     closed: Option<DownReason>,
+    /// How fast a backlog is sent again.
+    pace: Pace,
+    /// What is measured: until which change is acknowledged, and since when.
+    probe: Option<(u64, Instant)>,
 }
 
 /// The outgoing queue of one link. A new link has a new outbox.
@@ -67,6 +73,7 @@ struct Queue {
 pub struct Outbox {
     peer: NodeId,
     frame_size_max: usize,
+    begun: Instant,
     queue: Mutex<Queue>,
     wake_writer: Notify,
     wake_reader: Notify,
@@ -79,6 +86,8 @@ pub(super) enum Found {
     Frames,
     /// Nothing; sleep until woken.
     Nothing,
+    /// Nothing yet; sleep until woken, and not longer than that.
+    Paced(Duration),
     /// Nothing, and nothing will come.
     Closed,
 }
@@ -89,10 +98,13 @@ impl Outbox {
     pub fn new(peer: NodeId, bytes_max: usize, frame_size_max: usize) -> Outbox {
         let bounds = Bounds { bytes_max, ..Bounds::default() };
         let stream = Some(Stream::flowing(bounds));
+        let pace = Pace::new(pace::Options::default());
+        let queue = Queue { stream, asleep: false, closed: None, pace, probe: None };
         Outbox {
             peer,
             frame_size_max,
-            queue: Mutex::new(Queue { stream, asleep: false, closed: None }),
+            begun: Instant::now(),
+            queue: Mutex::new(queue),
             wake_writer: Notify::new(),
             wake_reader: Notify::new(),
         }
@@ -189,11 +201,14 @@ impl Outbox {
     /// be sent again.
     pub fn acknowledge(&self, upto: u64) -> bool {
         let mut queue = self.queue.lock();
-        let Some(stream) = &mut queue.stream else { return false };
+        let Queue { stream: Some(stream), pace, probe, .. } = &mut *queue else { return false };
         let was_through = stream.is_through();
         stream.acknowledge(upto);
-        let through = stream.is_through();
-        if !stream.is_flowing() {
+        let (through, flowing) = (stream.is_through(), stream.is_flowing());
+        if let Some((_, since)) = probe.take_if(|(last, _)| *last <= upto) {
+            pace.on_latency(since.elapsed().as_micros() as u64, self.now());
+        }
+        if !flowing {
             // What comes next was waiting for this.
             self.wake(queue);
         }
@@ -256,13 +271,22 @@ impl Outbox {
         self.queue.lock().closed.clone()
     }
 
-    /// For the writer: what was taken before is sent; puts what waits into `out`. At most
-    /// `allowance` bytes of what is sent again are in it.
-    pub(super) fn take(&self, allowance: usize, out: &mut Taken) -> Found {
+    fn now(&self) -> Moment {
+        Moment(self.begun.elapsed().as_millis() as u64)
+    }
+
+    /// For the writer: what was taken before is sent; puts what waits into `out`. What is sent
+    /// again comes as fast as the peer's own answers allow.
+    pub(super) fn take(&self, out: &mut Taken) -> Found {
         out.clear();
         let mut queue = self.queue.lock();
-        if let Some(stream) = &mut queue.stream {
-            stream.take(allowance, out);
+        let mut wait = None;
+        if let Queue { stream: Some(stream), pace, probe, .. } = &mut *queue {
+            if stream.is_flowing() {
+                stream.take(0, out);
+            } else {
+                wait = self.take_again(stream, pace, probe, out);
+            }
         }
         if !out.is_empty() {
             return Found::Frames;
@@ -271,7 +295,25 @@ impl Outbox {
             return Found::Closed;
         }
         queue.asleep = true;
-        Found::Nothing
+        wait.map_or(Found::Nothing, Found::Paced)
+    }
+
+    fn take_again(
+        &self,
+        stream: &mut Stream,
+        pace: &mut Pace,
+        probe: &mut Option<(u64, Instant)>,
+        out: &mut Taken,
+    ) -> Option<Duration> {
+        let now = self.now();
+        let (_, before) = stream.on_way();
+        stream.take(pace.allowance(now), out);
+        let (last, after) = stream.on_way();
+        if after > before {
+            pace.on_sent(after - before, now);
+            probe.get_or_insert_with(|| (last, Instant::now()));
+        }
+        stream.waits_for_allowance().then(|| Duration::from_millis(pace.wait_ms(now).max(1)))
     }
 
     /// For the writer: waits until there is something to [`Outbox::take`].
@@ -330,9 +372,9 @@ mod tests {
         let reps = outbox.reps();
         assert_eq!(outbox.append(&rep(b"x"), 1), Err(OutboxError::Full));
         let mut sending = Taken::new();
-        assert_eq!(outbox.take(0, &mut sending), Found::Frames);
+        assert_eq!(outbox.take(&mut sending), Found::Frames);
         assert_eq!(outbox.append(&rep(b"x"), 1), Err(OutboxError::Full), "still being sent");
-        assert_eq!(outbox.take(0, &mut sending), Found::Nothing);
+        assert_eq!(outbox.take(&mut sending), Found::Nothing);
         assert_eq!(outbox.append(&rep(b"x"), 1), Ok(reps + 1));
     }
 
@@ -349,12 +391,12 @@ mod tests {
     fn the_writer_is_woken_once() {
         let outbox = outbox();
         let mut sent = Taken::new();
-        assert_eq!(outbox.take(0, &mut sent), Found::Nothing);
+        assert_eq!(outbox.take(&mut sent), Found::Nothing);
         assert!(outbox.queue.lock().asleep);
         outbox.append(&rep(b"a"), 1).expect("open");
         assert!(!outbox.queue.lock().asleep);
         outbox.append(&rep(b"b"), 1).expect("open");
-        assert_eq!(outbox.take(0, &mut sent), Found::Frames);
+        assert_eq!(outbox.take(&mut sent), Found::Frames);
         assert_eq!(sent.concat(), [rep(b"a"), rep(b"b")].concat());
     }
 
@@ -369,9 +411,9 @@ mod tests {
             assert_eq!(outbox.closed(), Some(reason));
             assert_eq!(outbox.append(&rep(b"b"), 1), Err(OutboxError::Closed));
         }
-        assert_eq!(asked.take(0, &mut sent), Found::Frames);
-        assert_eq!(asked.take(0, &mut sent), Found::Closed);
-        assert_eq!(broken.take(0, &mut sent), Found::Closed);
+        assert_eq!(asked.take(&mut sent), Found::Frames);
+        assert_eq!(asked.take(&mut sent), Found::Closed);
+        assert_eq!(broken.take(&mut sent), Found::Closed);
         for outbox in [asked, broken] {
             let mut stream = outbox.release().expect("it was here");
             assert_eq!(stream.appended(), 2, "changes are kept for the next link");

@@ -42,7 +42,7 @@ use super::message::{Message, is_rep};
 /// in use stays in a processor's cache.
 pub const CHUNK_SIZE: usize = 64 << 10;
 
-/// Bytes that are sent again at most without an acknowledgement: the receiver sets the speed.
+/// Bytes that are sent again at most without an acknowledgement, whatever the pace.
 pub const RESUME_WINDOW_BYTES: usize = 512 << 10;
 
 /// What the writer is given at a time.
@@ -512,6 +512,11 @@ impl Stream {
         self.sending = out.iter().map(Bytes::len).sum();
     }
 
+    /// What was sent again and not acknowledged: the last change in it, and bytes.
+    pub fn on_way(&self) -> (u64, usize) {
+        (self.on_way.back().map_or(0, |&(last, _)| last), self.on_way_bytes)
+    }
+
     /// Whether a larger allowance would bring more to send at once.
     pub fn waits_for_allowance(&self) -> bool {
         matches!(self.phase, Phase::Resuming { .. }) && self.on_way_bytes < RESUME_WINDOW_BYTES
@@ -585,7 +590,9 @@ impl Incoming {
     /// There is a link to the peer, in this `run` of its process.
     pub fn link_up(&mut self, run: u64) {
         if run != self.run {
-            *self = Incoming { run, ..Incoming::default() };
+            // What is owed stays owed, whoever it is that comes.
+            let gap = self.gap.map(|_| 0);
+            *self = Incoming { run, gap, ..Incoming::default() };
         }
         self.through = false;
     }

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use smallvec::SmallVec;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
+use tokio::time::timeout;
 
 use super::counters::Counters;
 use super::frame::{self, HEAD_SIZE, Runs};
@@ -23,7 +24,7 @@ pub async fn write_all(
 ) -> io::Result<()> {
     let mut sending = Taken::new();
     loop {
-        match outbox.take(usize::MAX, &mut sending) {
+        match outbox.take(&mut sending) {
             Found::Frames => {
                 for frames in &sending {
                     flush(socket, frames, counters).await?;
@@ -35,6 +36,8 @@ pub async fn write_all(
                 // first, and one write carries them all.
                 tokio::task::yield_now().await;
             }
+            // The receiver's clients come first.
+            Found::Paced(wait) => _ = timeout(wait, outbox.filled()).await,
             Found::Closed => return Ok(()),
         }
     }

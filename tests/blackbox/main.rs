@@ -10,6 +10,8 @@ mod hostile_clients;
 mod hostile_peers;
 mod linearizability;
 mod membership;
+mod repair;
 mod siblings;
+mod streams;
 mod support;
 mod transcripts;

@@ -38,6 +38,8 @@ fn nothing_said_is_one_node_on_loopback() {
     assert_eq!((settings.timeout, settings.tcp_keepalive), (None, Some(Duration::from_secs(300))));
     assert_eq!(settings.data_dir, PathBuf::from("kvorum-data/n1"));
     assert_eq!((settings.maxmemory, settings.fsync), (0, Fsync::Everysec));
+    assert_eq!(settings.stream_backlog_size, 64 << 20);
+    assert_eq!(settings.stream_backlog_age, Duration::from_secs(600));
     assert_eq!((settings.segment_size, settings.accept_damage), (64 << 20, false));
     assert_eq!(usize::from(settings.lanes), (settings.threads / 2).max(1));
     assert!(settings.remarks().is_empty());
