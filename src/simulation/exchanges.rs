@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 
-use crate::anti_entropy::exchange::{Effect, Exchange, Message, Scope, respond, responds_to};
-use crate::anti_entropy::tree::BucketSet;
+use crate::anti_entropy::exchange::{Effect, Exchange, Needs, compare, needs, respond};
+use crate::anti_entropy::keys::{KEYS_MAX, KeyList, Span};
+use crate::anti_entropy::message::{Message, Scope};
+use crate::anti_entropy::tree::{BUCKETS, BucketSet, Tree};
+use crate::base::hash::Digest;
 use crate::base::id::VnodeId;
 use crate::coordinator::route::Reach;
 use crate::value::record::{self, Record};
@@ -11,6 +14,7 @@ use crate::value::record::{self, Record};
 use super::coordinate::id_of;
 use super::frame::{Frame, Told};
 use super::mutants::Mutant;
+use super::node::Node;
 use super::plan::{KEYS, VNODES};
 use super::world::{Due, World, place};
 
@@ -23,9 +27,10 @@ pub(super) struct Active {
     vnode: VnodeId,
     number: u32,
     exchange: Exchange,
+    /// The tree of states, if those are compared.
+    states: Option<Tree>,
     /// Whether the peer counted when it began.
     counting: bool,
-    whole: bool,
 }
 
 impl World {
@@ -81,10 +86,15 @@ impl World {
         node.peers[peer].exchanges += 1;
         let number = node.peers[peer].exchanges;
         let mut effects = Vec::new();
-        let exchange =
-            node.keyspace.tree(vnode, |tree| Exchange::start(number, scope, tree, &mut effects));
-        node.peers[peer].exchange =
-            Some(Active { vnode, number, exchange, counting, whole: recovering });
+        let states = scope.compares_states().then(|| self.tree_of_states(at, vnode));
+        let node = &mut self.nodes[at];
+        let exchange = match &states {
+            Some(tree) => Exchange::start(number, scope, tree, &mut effects),
+            None => {
+                node.keyspace.tree(vnode, |tree| Exchange::start(number, scope, tree, &mut effects))
+            }
+        };
+        node.peers[peer].exchange = Some(Active { vnode, number, exchange, states, counting });
         self.note(|_| {
             format!("{} compares vnode {} with {} ({scope:?})", place(at), vnode.0, place(peer))
         });
@@ -108,17 +118,47 @@ impl World {
         message: &Message,
     ) {
         let mut effects = Vec::new();
-        let node = &mut self.nodes[at];
-        let asks = responds_to(message);
-        let active = node.peers[peer].exchange.as_mut();
-        node.keyspace.tree(vnode, |tree| {
-            if asks {
-                respond(message, tree, &mut effects);
-            } else if let Some(active) = active.filter(|active| active.vnode == vnode) {
-                active.exchange.on_message(message, tree, &mut effects);
+        let asks = !matches!(needs(message), Needs::Nothing);
+        match needs(message) {
+            Needs::Tree(scope) if scope.compares_states() => {
+                respond(message, &self.tree_of_states(at, vnode), &mut effects);
             }
-        });
+            Needs::Tree(_) => {
+                let keyspace = &self.nodes[at].keyspace;
+                keyspace.tree(vnode, |tree| respond(message, tree, &mut effects));
+            }
+            Needs::Keys(scope, span) => {
+                compare(message, &self.list_keys(at, vnode, scope, span), &mut effects);
+            }
+            Needs::Nothing => {
+                let Node { peers, keyspace, .. } = &mut self.nodes[at];
+                let active = peers[peer].exchange.as_mut();
+                if let Some(active) = active.filter(|active| active.vnode == vnode) {
+                    let Active { exchange, states, .. } = active;
+                    match states {
+                        Some(tree) => exchange.on_message(message, tree, &mut effects),
+                        None => keyspace
+                            .tree(vnode, |tree| exchange.on_message(message, tree, &mut effects)),
+                    }
+                }
+            }
+        }
         self.carry_out_exchange(at, peer, vnode, !asks, effects);
+    }
+
+    fn list_keys(&self, at: usize, vnode: VnodeId, scope: Scope, span: Span) -> KeyList {
+        let node = &self.nodes[at];
+        node.keyspace.read(vnode, node.wall(self.now), |keys| keys.list(scope, span, KEYS_MAX))
+    }
+
+    /// The tree of everything held of a vnode, with its history.
+    fn tree_of_states(&self, at: usize, vnode: VnodeId) -> Tree {
+        let mut sums = Box::new([Digest::NONE; BUCKETS]);
+        let node = &self.nodes[at];
+        node.keyspace.read(vnode, node.wall(self.now), |keys| {
+            keys.add_sums(Scope::Whole, BucketSet::ALL, &mut sums);
+        });
+        Tree::of(sums)
     }
 
     fn carry_out_exchange(
@@ -135,8 +175,16 @@ impl World {
                 Effect::Send(message) => {
                     self.send(at, peer, Frame::Tree { vnode, message });
                 }
-                Effect::SendEntriesOf(buckets) => {
-                    self.send_entries(at, peer, vnode, buckets);
+                Effect::List { scope, span } => {
+                    let list = self.list_keys(at, vnode, scope, span);
+                    if let Some(active) = self.nodes[at].peers[peer].exchange.as_mut() {
+                        let mut more = Vec::new();
+                        active.exchange.on_keys(list, &mut more);
+                        effects.extend(more);
+                    }
+                }
+                Effect::SendEntries(hashes) => {
+                    self.send_entries(at, peer, vnode, &hashes);
                     if let Some(active) = self.nodes[at].peers[peer].exchange.as_mut()
                         && initiates
                     {
@@ -145,7 +193,7 @@ impl World {
                         effects.extend(more);
                     }
                 }
-                Effect::Done { .. } => {
+                Effect::Done(_) => {
                     if let Some(active) = self.nodes[at].peers[peer].exchange.take() {
                         self.exchanged(at, peer, &active);
                     }
@@ -155,24 +203,20 @@ impl World {
         }
     }
 
-    fn send_entries(&mut self, at: usize, peer: usize, vnode: VnodeId, buckets: BucketSet) {
+    fn send_entries(&mut self, at: usize, peer: usize, vnode: VnodeId, hashes: &[u64]) {
         let mut records = Vec::new();
         let node = &self.nodes[at];
         node.keyspace.read(vnode, node.wall(self.now), |keys| {
-            let cold = keys.records(
-                |bucket| buckets.contains(bucket),
-                |key, record| {
-                    records.push((key.to_vec(), record.to_vec()));
-                },
-            );
+            let cold = keys.records_of(hashes, |record| records.push(record.to_vec()));
             assert!(cold.is_empty(), "there is no log to be cold in");
         });
         // A table's order is its own affair; a world's must be its seed's.
         records.sort_unstable();
-        for (name, record) in records {
+        for record in records {
             if self.is(Mutant::NoTombstones) && is_tombstone(&record) {
                 continue;
             }
+            let (name, _) = record::decode(&record).expect("what was encoded decodes");
             let key = (0..KEYS).find(|&key| self.chart.keys[key].0 == name).expect("a known key");
             let facts = self.nodes[at].facts[key];
             let told = Told { vnode, key, bytes: record.into(), facts };
@@ -183,7 +227,7 @@ impl World {
     fn exchanged(&mut self, at: usize, peer: usize, active: &Active) {
         let vnode = active.vnode;
         let node = &mut self.nodes[at];
-        if node.recovery.is_recovering(vnode) && !active.whole {
+        if node.recovery.is_recovering(vnode) && !active.exchange.scope().compares_states() {
             // It began before this node knew that it has to ask for everything.
             return self.exchange_next(at, peer);
         }
