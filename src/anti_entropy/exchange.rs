@@ -15,7 +15,8 @@
 //!   │  │ ◄───────── (Put) its entries that differ    │
 //!   │  │ ◄──────────────────── Differ { upto, … }    │
 //!   │  │ entries that differ (Put) ────────────────► │
-//!   └──┴ the next piece, behind `upto`               │   done when none is left
+//!   └──┴ the next piece, behind `upto`               │
+//!      │ Over ─────────────────────────────────────► │   done when none is left
 //! ```
 //!
 //! Entries themselves travel as ordinary `Put` frames with their own flow control; the shell sends
@@ -33,10 +34,16 @@
 //!
 //! **Look scope.** Nothing is sent; timestamps travel with the keys and tell who is behind.
 //!
+//! **Two at once.** Both sides may begin with the same vnode; then everything would be sent twice.
+//! The shell of one of them answers [`Body::Busy`], and the other side's exchange serves both: when
+//! the responder hears `Over`, it has been sent everything that differed when it answered the root.
+//!
 //! Every message names the exchange that the initiator gave a number, so an answer to one that was
 //! given up is not taken for an answer to the next.
 
-use super::keys::{KEYS_MAX, KeyList, Span};
+use crate::base::time::Hlc;
+
+use super::keys::{KEYS_MAX, Key, KeyList, Span};
 use super::message::{Body, Lacks, Message, Scope};
 use super::tree::Tree;
 
@@ -56,8 +63,8 @@ pub struct Outcome {
 pub enum Effect {
     /// Send this to the other side, behind everything sent before it.
     Send(Message),
-    /// List what this side holds of a span: [`KEYS_MAX`] keys, or as far as it is. The initiator is
-    /// told by [`Exchange::on_keys`].
+    /// List what this side holds of a span, tombstones too: [`KEYS_MAX`] keys, or as far as it is.
+    /// The initiator is told by [`Exchange::on_keys`].
     List {
         /// What is compared: which digests to list.
         scope: Scope,
@@ -73,13 +80,13 @@ pub enum Effect {
     GivenUp,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 enum Phase {
     AwaitsBuckets,
     /// Waits for this side's keys of the span.
     Listing(Span),
-    /// Waits for word of the keys from the front of the span to the hash.
-    Comparing(Span, u64),
+    /// Waits for word of the keys that it listed, which are the front of the span.
+    Comparing(Span),
     /// Waits for entries to be sent; then goes on with the span.
     Sending(Option<Span>),
     Over,
@@ -92,14 +99,19 @@ pub struct Exchange {
     scope: Scope,
     phase: Phase,
     outcome: Outcome,
+    /// What this side held of the keys being compared. What the other side sends of the rest is
+    /// not sent back.
+    list: Option<KeyList>,
+    /// Whether the responder waits for the end.
+    is_awaited: bool,
 }
 
 impl Exchange {
     /// Begins an exchange. `number` tells it from earlier ones with the same peer; `tree` is ours,
     /// of what `scope` compares.
     pub fn start(number: u32, scope: Scope, tree: &Tree, out: &mut Vec<Effect>) -> Exchange {
-        let outcome = Outcome::default();
-        let exchange = Exchange { number, scope, phase: Phase::AwaitsBuckets, outcome };
+        let (phase, outcome) = (Phase::AwaitsBuckets, Outcome::default());
+        let exchange = Exchange { number, scope, phase, outcome, list: None, is_awaited: false };
         exchange.send(Body::Root { scope, root: tree.root() }, out);
         exchange
     }
@@ -110,31 +122,35 @@ impl Exchange {
         if message.exchange != self.number {
             return;
         }
-        match (self.phase, &message.body) {
+        match (&self.phase, &message.body) {
             (Phase::AwaitsBuckets, Body::Same) => self.finish(out),
+            (Phase::AwaitsBuckets, Body::Busy) => self.on_lost(out),
             (Phase::AwaitsBuckets, Body::Buckets(theirs)) => {
+                self.is_awaited = true;
                 let buckets = tree.differing(theirs);
                 self.outcome.buckets = buckets.len();
                 let first = Span::of(buckets);
                 // None may be left: they became the same while the question was under way.
                 self.go_on((!buckets.is_empty()).then_some(first), out);
             }
-            (Phase::Comparing(span, last), Body::Differ { upto, hashes })
-                if (span.from..=last).contains(upto) && self.scope != Scope::Look =>
+            (Phase::Comparing(span), Body::Differ { upto, hashes })
+                if self.is_within(*upto) && self.scope != Scope::Look =>
             {
-                self.outcome.lacks.keys += hashes.len() as u32;
                 let rest = span.behind(*upto);
-                if hashes.is_empty() {
+                self.outcome.lacks.keys += hashes.len() as u32;
+                let held = self.list.take().map_or(Vec::new(), |list| list.among(hashes));
+                if held.is_empty() {
                     return self.go_on(rest, out);
                 }
                 self.phase = Phase::Sending(rest);
-                out.push(Effect::SendEntries(hashes.clone()));
+                out.push(Effect::SendEntries(held));
             }
-            (Phase::Comparing(span, last), Body::Looked { upto, lacks })
-                if (span.from..=last).contains(upto) && self.scope == Scope::Look =>
+            (Phase::Comparing(span), Body::Looked { upto, lacks })
+                if self.is_within(*upto) && self.scope == Scope::Look =>
             {
+                let rest = span.behind(*upto);
                 self.outcome.lacks.add(lacks);
-                self.go_on(span.behind(*upto), out);
+                self.go_on(rest, out);
             }
             _ => {}
         }
@@ -142,17 +158,18 @@ impl Exchange {
 
     /// The keys that [`Effect::List`] asked for.
     pub fn on_keys(&mut self, list: KeyList, out: &mut Vec<Effect>) {
-        if let Phase::Listing(span) = self.phase
+        if let Phase::Listing(span) = self.phase.clone()
             && list.span().from == span.from
         {
-            self.phase = Phase::Comparing(span, list.span().upto);
+            self.phase = Phase::Comparing(span);
+            self.list = Some(list.clone());
             self.send(Body::Keys { scope: self.scope, list }, out);
         }
     }
 
     /// The entries that [`Effect::SendEntries`] asked for are sent.
     pub fn on_entries_sent(&mut self, out: &mut Vec<Effect>) {
-        if let Phase::Sending(rest) = self.phase {
+        if let Phase::Sending(rest) = self.phase.clone() {
             self.go_on(rest, out);
         }
     }
@@ -175,9 +192,20 @@ impl Exchange {
         self.phase == Phase::Over
     }
 
+    /// The number that tells it from others with the same peer.
+    pub const fn number(&self) -> u32 {
+        self.number
+    }
+
     /// What is compared.
     pub const fn scope(&self) -> Scope {
         self.scope
+    }
+
+    /// Whether the keys that were listed go as far as `upto`.
+    fn is_within(&self, upto: u64) -> bool {
+        let span = self.list.as_ref().map(KeyList::span);
+        span.is_some_and(|span| (span.from..=span.upto).contains(&upto))
     }
 
     fn go_on(&mut self, rest: Option<Span>, out: &mut Vec<Effect>) {
@@ -196,6 +224,10 @@ impl Exchange {
 
     fn finish(&mut self, out: &mut Vec<Effect>) {
         self.phase = Phase::Over;
+        // Who answered the root by `Same` has nothing to wait for.
+        if self.is_awaited && self.scope != Scope::Look {
+            self.send(Body::Over, out);
+        }
         out.push(Effect::Done(self.outcome));
     }
 }
@@ -207,7 +239,9 @@ pub enum Needs {
     Tree(Scope),
     /// A list of the keys of the span, as in [`Effect::List`], for [`compare`].
     Keys(Scope, Span),
-    /// The message is not for the responder.
+    /// Nothing: the initiator is through.
+    Over,
+    /// Nothing: the message is not for the responder.
     Nothing,
 }
 
@@ -216,6 +250,7 @@ pub fn needs(message: &Message) -> Needs {
     match &message.body {
         Body::Root { scope, .. } => Needs::Tree(*scope),
         Body::Keys { scope, list } => Needs::Keys(*scope, *list.span()),
+        Body::Over => Needs::Over,
         _ => Needs::Nothing,
     }
 }
@@ -234,18 +269,18 @@ pub fn compare(message: &Message, ours: &KeyList, out: &mut Vec<Effect>) {
     let Body::Keys { scope, list } = &message.body else { return };
     debug_assert_eq!(ours.span().from, list.span().from, "both lists begin at one hash");
     let mut lacks = Lacks::default();
-    let mut hashes = Vec::new();
+    let (mut hashes, mut held) = (Vec::new(), Vec::new());
     let upto = list.differing(ours, |hash, initiator, responder| {
-        lacks.note(initiator, responder);
+        let hlc = |key: Option<&Key>| key.map_or(Hlc::ZERO, |key| key.hlc);
+        lacks.note(hlc(initiator), hlc(responder));
         hashes.push(hash);
+        held.extend(responder.map(|_| hash));
     });
     let body = if *scope == Scope::Look {
         Body::Looked { upto, lacks }
     } else {
-        // What the initiator lists and we do not hold goes unanswered; what we list and it does
-        // not may be a tombstone there: it must send that.
-        if !hashes.is_empty() {
-            out.push(Effect::SendEntries(hashes.clone()));
+        if !held.is_empty() {
+            out.push(Effect::SendEntries(held));
         }
         Body::Differ { upto, hashes }
     };

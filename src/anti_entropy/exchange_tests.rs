@@ -52,8 +52,7 @@ impl Replica {
             hlc: Hlc(if scope == Scope::Look { held.0 } else { 0 }),
         };
         let mut found: Vec<_> = self.entries.iter().map(key).collect();
-        found
-            .retain(|key| span.contains(key.hash) && (key.digest != 0 || scope.lists_tombstones()));
+        found.retain(|key| span.contains(key.hash));
         KeyList::new(span, found, limit)
     }
 
@@ -79,6 +78,8 @@ struct Side<'a> {
     limit: usize,
     shipped: BTreeSet<u64>,
     wire: VecDeque<Frame>,
+    /// Whether it heard that the exchange is over.
+    is_told: bool,
 }
 
 impl Side<'_> {
@@ -104,6 +105,7 @@ impl Side<'_> {
             Needs::Keys(scope, span) => {
                 compare(message, &self.replica.list(scope, span, self.limit), &mut out);
             }
+            Needs::Over => self.is_told = true,
             Needs::Nothing => panic!("an initiator asks"),
         }
         for effect in out {
@@ -146,8 +148,13 @@ struct Ran {
 
 /// Runs an exchange to its end.
 fn run(ours: &mut Replica, theirs: &mut Replica, scope: Scope, limits: (usize, usize)) -> Ran {
-    let side =
-        |replica, limit| Side { replica, limit, shipped: BTreeSet::new(), wire: VecDeque::new() };
+    let side = |replica, limit| Side {
+        replica,
+        limit,
+        shipped: BTreeSet::new(),
+        wire: VecDeque::new(),
+        is_told: false,
+    };
     let (mut us, mut them) = (side(ours, limits.0), side(theirs, limits.1));
     let mut out = Vec::new();
     let mut exchange = Exchange::start(9, scope, &us.replica.tree(scope), &mut out);
@@ -167,6 +174,7 @@ fn run(ours: &mut Replica, theirs: &mut Replica, scope: Scope, limits: (usize, u
         }
         if let Some(outcome) = done {
             assert!(exchange.is_over() && them.wire.is_empty());
+            assert_eq!(them.is_told, outcome.buckets > 0 && scope != Scope::Look);
             return Ran { outcome, shipped: [us.shipped, them.shipped], messages };
         }
         while let Some(frame) = them.wire.pop_front() {
@@ -181,6 +189,14 @@ fn run(ours: &mut Replica, theirs: &mut Replica, scope: Scope, limits: (usize, u
                 Frame::Put(key, held) => us.replica.join(key, held),
             }
         }
+    }
+}
+
+/// Each side has sent what differs as far as it held it before, and nothing else.
+fn check_shipped(ran: &Ran, sides: [&Replica; 2], differing: &BTreeSet<u64>) {
+    for (shipped, side) in ran.shipped.iter().zip(sides) {
+        let held = |key: &&u64| side.entries.contains_key(*key);
+        assert_eq!(*shipped, differing.iter().filter(held).copied().collect());
     }
 }
 
@@ -213,7 +229,7 @@ proptest! {
             prop_assert_eq!(x.entries.get(key), joined.entries.get(key));
             prop_assert_eq!(y.entries.get(key), joined.entries.get(key));
         }
-        prop_assert!(ran.shipped.iter().all(|shipped| shipped.is_subset(&differing)));
+        check_shipped(&ran, [&a, &b], &differing);
     }
 
     #[test]
@@ -226,7 +242,7 @@ proptest! {
         let ran = run(&mut x, &mut y, Scope::Whole, limits);
         prop_assert_eq!((&x, &y), (&joined, &joined));
         prop_assert_eq!(ran.outcome.lacks.keys as usize, differing.len());
-        prop_assert!(ran.shipped.iter().all(|shipped| shipped.is_subset(&differing)));
+        check_shipped(&ran, [&a, &b], &differing);
     }
 
     #[test]
@@ -250,7 +266,7 @@ proptest! {
     /// What a peer says is no more than a guess about what it holds.
     #[test]
     fn a_lying_responder_neither_stops_the_house_nor_runs_it_dry(
-        a in replica(), said in prop::collection::vec((0u8..4, any::<u64>()), 0..30),
+        a in replica(), said in prop::collection::vec((0u8..5, any::<u64>()), 0..30),
     ) {
         let tree = a.tree(Scope::Differing);
         let mut out = Vec::new();
@@ -260,6 +276,7 @@ proptest! {
                 0 => Body::Same,
                 1 => Body::Buckets(Box::new([word; 256])),
                 2 => Body::Differ { upto: word, hashes: vec![word] },
+                3 => Body::Busy,
                 _ => Body::Looked { upto: word, lacks: Lacks::default() },
             };
             out.clear();
@@ -349,6 +366,28 @@ fn word_of_another_piece_is_ignored() {
     exchange.on_message(&say(Body::Differ { upto: 5 << 56, hashes: vec![] }), &tree, &mut out);
     let rest = Span { from: (5 << 56) + 1, ..span };
     assert_eq!(out, [Effect::List { scope: Scope::Differing, span: rest }]);
+}
+
+#[test]
+fn who_sent_buckets_is_told_of_the_end_even_if_nothing_differs_any_more() {
+    let (mut out, tree) = (Vec::new(), Tree::new());
+    let mut exchange = Exchange::start(2, Scope::Differing, &tree, &mut out);
+    out.clear();
+    let body = Body::Buckets(tree.sums());
+    exchange.on_message(&Message { exchange: 2, body }, &tree, &mut out);
+    let over = Message { exchange: 2, body: Body::Over };
+    assert_eq!(out, [Effect::Send(over), Effect::Done(Outcome::default())]);
+}
+
+#[test]
+fn a_busy_peer_gives_it_up() {
+    let mut out = Vec::new();
+    let mut exchange = Exchange::start(2, Scope::Differing, &Tree::new(), &mut out);
+    out.clear();
+    let busy = Message { exchange: 2, body: Body::Busy };
+    exchange.on_message(&busy, &Tree::new(), &mut out);
+    exchange.on_message(&busy, &Tree::new(), &mut out);
+    assert_eq!(out, [Effect::GivenUp]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Lists of keys, by which two replicas find out which keys of a bucket differ.
 //!
 //! Invariant: the keys of a list are sorted by hash, each hash stands once, and all lie in the
-//! list's span. Whatever is held in the span and not in the list counts as digest 0, which is also
-//! the digest of what is not held at all.
+//! list's span. A side's own list has everything that it holds there; what travels may leave out
+//! keys of digest 0 (tombstones), which is also the digest of what is not held at all.
 //!
 //! ```text
 //!  span   buckets {3, 9}, from hash a to hash b        what lies outside is neither said nor asked
@@ -134,6 +134,12 @@ impl KeyList {
         &self.keys
     }
 
+    /// Those of these hashes, which are in order, that it lists.
+    pub fn among(&self, hashes: &[u64]) -> Vec<u64> {
+        let is_listed = |hash: &&u64| self.keys.binary_search_by_key(*hash, |k| k.hash).is_ok();
+        hashes.iter().filter(is_listed).copied().collect()
+    }
+
     /// Ends it at `upto`.
     fn cut(&mut self, upto: u64) {
         self.span.upto = upto;
@@ -141,16 +147,21 @@ impl KeyList {
     }
 
     /// Compares it with another list that begins at the same hash, as far as both go, and tells of
-    /// each hash whose digests differ: `visit(hash, our hlc, their hlc)`, an hlc of zero for what is
-    /// not listed. Returns the last hash that was compared.
-    pub fn differing(&self, theirs: &KeyList, mut visit: impl FnMut(u64, Hlc, Hlc)) -> u64 {
+    /// each hash whose digests differ: `visit(hash, our key, their key)`, as far as they are listed.
+    /// Returns the last hash that was compared.
+    pub fn differing(
+        &self,
+        theirs: &KeyList,
+        mut visit: impl FnMut(u64, Option<&Key>, Option<&Key>),
+    ) -> u64 {
         let upto = self.span.upto.min(theirs.span.upto);
         let within = |list: &KeyList| list.keys.partition_point(|key| key.hash <= upto);
         let (mut ours, mut others) = (&self.keys[..within(self)], &theirs.keys[..within(theirs)]);
         while let Some(hash) = first_hash(ours, others) {
             let (own, other) = (take(&mut ours, hash), take(&mut others, hash));
-            if own.digest != other.digest {
-                visit(hash, own.hlc, other.hlc);
+            let digest = |key: Option<&Key>| key.map_or(0, |key| key.digest);
+            if digest(own) != digest(other) {
+                visit(hash, own, other);
             }
         }
         upto
@@ -161,15 +172,11 @@ fn first_hash(ours: &[Key], theirs: &[Key]) -> Option<u64> {
     ours.first().into_iter().chain(theirs.first()).map(|key| key.hash).min()
 }
 
-/// Takes the key of this hash off the front; a key of nothing if the front is another.
-fn take(keys: &mut &[Key], hash: u64) -> Key {
-    match keys.split_first() {
-        Some((first, rest)) if first.hash == hash => {
-            *keys = rest;
-            *first
-        }
-        _ => Key { hash, ..Key::default() },
-    }
+/// Takes the key of this hash off the front, if it stands there.
+fn take<'a>(keys: &mut &'a [Key], hash: u64) -> Option<&'a Key> {
+    let (first, rest) = keys.split_first().filter(|(first, _)| first.hash == hash)?;
+    *keys = rest;
+    Some(first)
 }
 
 #[cfg(test)]

@@ -11,9 +11,11 @@
 //!   │      │             │           hash u64, digest u64 [, hlc u64 if the scope is 2]  │
 //!   │      │             │ 5 Differ  upto u64, then hash u64 for each that differs       │
 //!   │      │             │ 6 Looked  upto u64, keys u32, hlc u64, hlc u64                │
+//!   │      │             │ 7 Busy                                                        │
+//!   │      │             │ 8 Over                                                        │
 //!   └──────┴─────────────┴───────────────────────────────────────────────────────────────┘
 //!   scope  0 Differing · 1 Whole · 2 Look        span  4 × u64 buckets, from u64, upto u64
-//!   kinds 7 and 8 are kept for the parts of large entries
+//!   kinds 9 and 10 are kept for the parts of large entries
 //! ```
 //!
 //! Invariant: a message that was read holds no more keys than [`KEYS_MAX`] (hashes: twice that),
@@ -43,9 +45,9 @@ impl Scope {
         matches!(self, Scope::Whole)
     }
 
-    /// Whether keys with digest 0 (tombstones) are listed.
-    pub const fn lists_tombstones(self) -> bool {
-        !matches!(self, Scope::Differing)
+    /// Whether keys with digest 0 travel in lists. For who looks, they tell who knows of a removal.
+    const fn tells_tombstones(self) -> bool {
+        matches!(self, Scope::Look)
     }
 }
 
@@ -128,6 +130,10 @@ pub enum Body {
         /// What differs.
         lacks: Lacks,
     },
+    /// Responder: I compare the same vnode with you. Mine goes first.
+    Busy,
+    /// Initiator: everything that differed is sent.
+    Over,
 }
 
 const ROOT: u8 = 1;
@@ -136,11 +142,23 @@ const BUCKET_SUMS: u8 = 3;
 const KEYS: u8 = 4;
 const DIFFER: u8 = 5;
 const LOOKED: u8 = 6;
+const BUSY: u8 = 7;
+const OVER: u8 = 8;
 
 impl Message {
     /// Whether it is for the responder's side.
     pub const fn is_question(&self) -> bool {
-        matches!(self.body, Body::Root { .. } | Body::Keys { .. })
+        matches!(self.body, Body::Root { .. } | Body::Keys { .. } | Body::Over)
+    }
+
+    /// Whether its bytes count as those of entries do: lists that lead to entries. Who looks, as
+    /// often as he may, does not hold entries up.
+    pub const fn is_charged(&self) -> bool {
+        match self.body {
+            Body::Keys { scope, .. } => !matches!(scope, Scope::Look),
+            Body::Differ { .. } => true,
+            _ => false,
+        }
     }
 
     /// Appends the message's bytes.
@@ -152,11 +170,13 @@ impl Message {
             Body::Keys { .. } => KEYS,
             Body::Differ { .. } => DIFFER,
             Body::Looked { .. } => LOOKED,
+            Body::Busy => BUSY,
+            Body::Over => OVER,
         };
         out.put_u8(kind);
         out.put_u32(self.exchange);
         match &self.body {
-            Body::Same => {}
+            Body::Same | Body::Busy | Body::Over => {}
             Body::Root { scope, root } => {
                 out.put_u8(scope_code(*scope));
                 out.put_u128(root.0);
@@ -204,6 +224,8 @@ impl Message {
                 let (initiator, responder) = (hlc(&mut cursor)?, hlc(&mut cursor)?);
                 Body::Looked { upto, lacks: Lacks { keys, initiator, responder } }
             }
+            BUSY => Body::Busy,
+            OVER => Body::Over,
             _ => return Err(WireError::Malformed("exchange message")),
         };
         cursor.end()?;
@@ -237,7 +259,8 @@ fn encode_list(scope: Scope, list: &KeyList, out: &mut impl Put) {
     span.buckets.words().iter().for_each(|word| out.put_u64(*word));
     out.put_u64(span.from);
     out.put_u64(span.upto);
-    for key in list.keys() {
+    let told = |key: &&Key| key.digest != 0 || scope.tells_tombstones();
+    for key in list.keys().iter().filter(told) {
         out.put_u64(key.hash);
         out.put_u64(key.digest);
         if scope == Scope::Look {
@@ -303,6 +326,8 @@ mod tests {
             Body::Keys { scope: Scope::Look, list: keys(4) },
             Body::Differ { upto: 9, hashes: vec![1, 2] },
             Body::Looked { upto: 9, lacks },
+            Body::Busy,
+            Body::Over,
         ]
     }
 
@@ -332,7 +357,7 @@ mod tests {
         assert_eq!(bytes, frozen);
         assert!(Message::decode(&[1, 3, 0, 0, 0, 3]).is_err());
         assert_eq!(
-            Message::decode(&[7, 0, 0, 0, 0]),
+            Message::decode(&[9, 0, 0, 0, 0]),
             Err(WireError::Malformed("exchange message"))
         );
     }
@@ -370,7 +395,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_is_refused(kind in 0u8..8, scope in 0u8..4, bytes: Vec<u8>) {
+        fn garbage_is_refused(kind in 0u8..10, scope in 0u8..4, bytes: Vec<u8>) {
             for bytes in [bytes.clone(), [&[kind, 0, 0, 0, 0, scope], &bytes[..]].concat()] {
                 if let Ok(message) = Message::decode(&bytes) {
                     let mut again = Vec::new();

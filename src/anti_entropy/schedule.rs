@@ -200,6 +200,9 @@ pub struct Budget {
 /// A quiet bucket fills up for so long.
 const BURST_MS: u64 = 100;
 
+/// A huge entry is not charged for more than so long: silence must not look like death.
+const DEBT_MS_MAX: u64 = 10_000;
+
 impl Budget {
     /// `rate` bytes a second; 0: no limit.
     pub const fn new(rate: u64) -> Budget {
@@ -222,7 +225,8 @@ impl Budget {
 
     /// So many bytes were sent.
     pub fn spend(&mut self, bytes: usize) {
-        self.tokens = self.tokens.saturating_sub(bytes as i64);
+        let most = (self.rate * (DEBT_MS_MAX / 1_000)) as i64;
+        self.tokens = self.tokens.saturating_sub(bytes as i64).max(-most);
     }
 }
 
@@ -332,6 +336,8 @@ mod tests {
         }
         let rate = sent * 1_000 / now;
         assert!((990_000..1_030_000).contains(&rate), "{rate}");
+        budget.spend(1 << 40);
+        assert!(budget.wait_ms(Moment(now)) <= DEBT_MS_MAX);
         let mut unlimited = Budget::new(0);
         unlimited.spend(usize::MAX);
         assert_eq!(unlimited.wait_ms(Moment(0)), 0);

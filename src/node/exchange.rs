@@ -7,20 +7,19 @@
 //! Invariant: an exchange settles a vnode only if it began after the vnode was last owed, and
 //! restores one only if it was a whole one that began after the vnode's recovery did.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use crate::anti_entropy::exchange::{Effect, Exchange, Needs, Outcome, compare, needs, respond};
 use crate::anti_entropy::keys::{KEYS_MAX, KeyList, Span};
-use crate::anti_entropy::message::{Message, Scope};
+use crate::anti_entropy::message::{Body, Message, Scope};
 use crate::anti_entropy::schedule::{Budget, Need, Schedule, Urgent, begins};
 use crate::anti_entropy::tree::{BUCKETS, Tree};
 use crate::base::hash::Digest;
@@ -28,25 +27,20 @@ use crate::base::id::{NodeId, VnodeId};
 use crate::base::time::{Moment, UnixMs};
 use crate::peer::message::Message as Frame;
 use crate::peer::outbox::Outbox;
-use crate::storage::warming::ColdRecord;
 
 use super::Node;
 use super::batch::PeerIndex;
 use super::repair::{Looking, Repair};
+use super::shipping::Shipment;
 
-/// A peer that has said nothing for this long while exchanges wait for it: they begin anew.
-const STUCK: Duration = Duration::from_secs(5);
+/// A peer that has said nothing for this long while exchanges wait for it: they begin anew. Longer
+/// than any budget makes it wait.
+const STUCK: Duration = Duration::from_secs(60);
 
-/// Entries wait while this much waits on the link: clients' frames share it.
-const LINK_SHARE_BYTES: usize = 4 << 20;
+/// A vnode that the peer is busy with is left alone for so long.
+const REST_MS: u64 = 500;
 
-/// Records read from disk in one go.
-const COLD_AT_ONCE: usize = 256;
-
-/// Entries gathered under one look at the vnode.
-const ENTRIES_AT_ONCE: usize = 64;
-
-/// Vnodes under way with one peer: most wait for an answer, and the link's way is long or short.
+/// Vnodes under way with one peer, and as many that are only looked at: most wait for an answer, and the link's way is long or short.
 const EXCHANGES_AT_ONCE: usize = 16;
 
 /// What one peer has said about trees, for its task to read, and what was last heard.
@@ -91,7 +85,7 @@ impl Mailbox {
 pub(super) struct Exchanges {
     began: Instant,
     pub(super) schedule: Mutex<Schedule>,
-    budget: Mutex<Budget>,
+    pub(super) budget: Mutex<Budget>,
     pub(super) repair: Mutex<Repair>,
     /// How often a recovery was begun.
     recoveries: AtomicU64,
@@ -113,7 +107,7 @@ impl Exchanges {
         self.recoveries.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         Moment(self.began.elapsed().as_millis() as u64)
     }
 }
@@ -126,10 +120,9 @@ enum Why {
 }
 
 /// An exchange that this node has begun with a peer.
-struct Active {
-    vnode: VnodeId,
-    number: u32,
-    exchange: Exchange,
+pub(super) struct Active {
+    pub(super) vnode: VnodeId,
+    pub(super) exchange: Exchange,
     why: Why,
     /// The tree of states, where the scope compares them; else the vnode's own is asked.
     states: Option<Tree>,
@@ -141,12 +134,70 @@ struct Active {
 }
 
 /// A peer's task: its link and what is under way on it.
-struct Walk {
+pub(super) struct Walk {
     peer: PeerIndex,
-    link: Arc<Outbox>,
+    pub(super) link: Arc<Outbox>,
     actives: Vec<Active>,
+    pub(super) shipments: VecDeque<Shipment>,
+    /// Vnodes that the peer compares with this node.
+    answering: HashMap<VnodeId, Answering>,
+    /// Vnodes that the peer was busy with, and until when they are left alone.
+    resting: HashMap<VnodeId, Moment>,
     number: u32,
-    sent: Moment,
+    pub(super) sent: Moment,
+}
+
+/// What is known of an exchange that the peer began.
+struct Answering {
+    number: u32,
+    /// How often the vnode had been owed when its root was answered; `None`: it settles nothing.
+    owed: Option<u64>,
+    since: Moment,
+}
+
+impl Walk {
+    fn new(peer: PeerIndex, link: Arc<Outbox>) -> Walk {
+        Walk {
+            peer,
+            link,
+            actives: Vec::new(),
+            shipments: VecDeque::new(),
+            answering: HashMap::new(),
+            resting: HashMap::new(),
+            number: fastrand::u32(..),
+            sent: Moment(0),
+        }
+    }
+
+    /// This side's exchange of that number.
+    pub(super) fn active(&mut self, number: Option<u32>) -> Option<&mut Active> {
+        self.actives.iter_mut().find(|active| Some(active.exchange.number()) == number)
+    }
+
+    /// Whether one more may be begun. Somebody waits for looks: they do not wait for the others.
+    fn has_room(&self, look: bool) -> bool {
+        let alike = self.actives.iter().filter(|active| active.is_look() == look);
+        alike.count() < EXCHANGES_AT_ONCE
+    }
+
+    /// Forgets this side's exchange of that number, if there is one.
+    pub(super) fn abandon(&mut self, number: Option<u32>) -> Option<Active> {
+        let is_it = |active: &Active| Some(active.exchange.number()) == number;
+        let at = self.actives.iter().position(is_it)?;
+        Some(self.actives.swap_remove(at))
+    }
+
+    /// Where this side's exchange that ships entries of `vnode` stands among the actives.
+    fn shipping(&self, vnode: VnodeId) -> Option<usize> {
+        let ships = |active: &Active| active.vnode == vnode && !active.is_look();
+        self.actives.iter().position(ships)
+    }
+}
+
+impl Active {
+    fn is_look(&self) -> bool {
+        matches!(self.why, Why::Look(_))
+    }
 }
 
 impl Node {
@@ -226,14 +277,7 @@ impl Node {
             };
             if mailbox.lost.swap(false, Ordering::AcqRel) || moved {
                 self.give_up(peer, walk.take());
-                let begin = |link| Walk {
-                    peer,
-                    link,
-                    actives: Vec::new(),
-                    number: fastrand::u32(..),
-                    sent: Moment(0),
-                };
-                walk = link.map(begin);
+                walk = link.map(|link| Walk::new(peer, link));
             }
             let Some(walk) = &mut walk else {
                 self.no_link_to_look_over(peer);
@@ -260,47 +304,73 @@ impl Node {
         if silent >= STUCK && !walk.actives.is_empty() {
             debug!(peer = walk.peer, "exchanges do not move, beginning anew");
             self.abandon_exchanges(walk.peer, &mut walk.actives);
+            walk.shipments.clear();
         }
-        if walk.actives.len() >= EXCHANGES_AT_ONCE {
-            return false;
+        if let Some((vnode, why)) = self.next_exchange(walk) {
+            self.begin_exchange(walk, vnode, why).await;
+            return true;
         }
-        let Some((vnode, why)) = self.next_exchange(walk) else { return false };
-        self.begin_exchange(walk, vnode, why).await;
-        true
+        if !walk.shipments.is_empty() && self.exchange_wait(&walk.link).is_none() {
+            let effects = self.ship_some(walk).await;
+            if let Some((vnode, begun, effects)) = effects {
+                self.carry_out_exchange(walk, vnode, begun, effects);
+            }
+            return true;
+        }
+        false
     }
 
     /// Until when nothing has to be done unless something comes.
     fn exchange_patience(&self, walk: &Walk) -> Duration {
         let now = self.exchanges.now();
+        let mut patience = Duration::from_secs(3600);
         let due = self.exchanges.schedule.lock().due(self.routes.node(walk.peer));
-        let due = due.map_or(Duration::from_secs(3600), |due| {
+        let open = walk.has_room(false) && self.streams_are_through(walk.peer);
+        if let Some(due) = due.filter(|_| open) {
             // Never nothing: what is due may be busy.
-            Duration::from_millis(due.since(now).max(1))
-        });
-        let busy = walk.actives.len() >= EXCHANGES_AT_ONCE || !self.streams_are_through(walk.peer);
-        match (busy, walk.actives.is_empty()) {
-            (true, _) => STUCK,
-            (false, true) => due,
-            (false, false) => due.min(STUCK),
+            patience = patience.min(Duration::from_millis(due.since(now).max(1)));
         }
+        if !walk.resting.is_empty() {
+            patience = patience.min(Duration::from_millis(REST_MS));
+        }
+        if !walk.actives.is_empty() {
+            patience = patience.min(STUCK);
+        }
+        if !walk.shipments.is_empty() {
+            patience = patience.min(self.exchange_wait(&walk.link).unwrap_or_default());
+        }
+        patience
     }
 
-    fn next_exchange(&self, walk: &Walk) -> Option<(VnodeId, Why)> {
+    fn next_exchange(&self, walk: &mut Walk) -> Option<(VnodeId, Why)> {
         let peer = walk.peer;
         let mailbox = &self.peers[usize::from(peer)].exchange;
-        if let Some((vnode, looking)) = mailbox.looks.lock().pop_front() {
+        if walk.has_room(true)
+            && let Some((vnode, looking)) = mailbox.looks.lock().pop_front()
+        {
             return Some((vnode, Why::Look(looking)));
         }
         // The streams bring most of what differs, and bring it once.
         if !self.streams_are_through(peer) {
             return None;
         }
-        let busy = |vnode| walk.actives.iter().any(|active| active.vnode == vnode);
+        if !walk.has_room(false) {
+            return None;
+        }
+        let now = self.exchanges.now();
+        walk.resting.retain(|_, until| *until > now);
+        walk.answering.retain(|_, answering| now.since(answering.since) < STUCK.as_millis() as u64);
+        let walk = &*walk;
+        let busy = |vnode| {
+            walk.shipping(vnode).is_some()
+                || walk.answering.contains_key(&vnode)
+                || walk.resting.contains_key(&vnode)
+        };
         let urgent = Urgent {
             recovering: self.next_recovering(peer, busy),
             owed: self.held_vnodes().find(|&v| self.unsettled.owes(v, peer) && !busy(v)),
         };
-        let (node, now) = (self.routes.node(peer), self.exchanges.now());
+        let node = self.routes.node(peer);
         let next = self.exchanges.schedule.lock().next(node, now, urgent, busy);
         next.map(|(vnode, need)| (vnode, Why::Need(need)))
     }
@@ -338,52 +408,94 @@ impl Node {
                 self.keyspace.tree(vnode, |tree| Exchange::start(number, scope, tree, &mut effects))
             }
         };
-        walk.actives.push(Active {
-            vnode,
-            number,
-            exchange,
-            why,
-            states,
-            counting,
-            owed,
-            recoveries,
-        });
-        self.carry_out_exchange(walk, vnode, Some(number), effects).await;
+        walk.actives.push(Active { vnode, exchange, why, states, counting, owed, recoveries });
+        self.carry_out_exchange(walk, vnode, Some(number), effects);
     }
 
     async fn read_letter(self: &Arc<Node>, walk: &mut Walk, vnode: VnodeId, message: &Message) {
         let mut effects = Vec::new();
-        let mut begun = None;
         match needs(message) {
-            Needs::Tree(scope) if scope.compares_states() => {
-                respond(message, &self.tree_of_states(vnode).await, &mut effects);
-            }
-            Needs::Tree(_) => {
-                self.keyspace.tree(vnode, |tree| respond(message, tree, &mut effects));
-            }
-            Needs::Keys(scope, span) => {
-                compare(message, &self.list_keys(vnode, scope, span), &mut effects);
-            }
-            Needs::Nothing => {
-                let ours = |active: &&mut Active| {
-                    active.vnode == vnode && active.number == message.exchange
-                };
-                let Some(active) = walk.actives.iter_mut().find(ours) else { return };
-                begun = Some(active.number);
-                let Active { exchange, states, .. } = active;
-                match states {
-                    Some(tree) => exchange.on_message(message, tree, &mut effects),
-                    None => self
-                        .keyspace
-                        .tree(vnode, |tree| exchange.on_message(message, tree, &mut effects)),
+            Needs::Tree(scope) => {
+                if !self.gives_way(walk, vnode, scope, message.exchange) {
+                    let body = Body::Busy;
+                    let busy = Message { exchange: message.exchange, body };
+                    return self.say(&walk.link, vnode, &busy);
+                }
+                if scope.compares_states() {
+                    respond(message, &self.tree_of_states(vnode).await, &mut effects);
+                } else {
+                    self.keyspace.tree(vnode, |tree| respond(message, tree, &mut effects));
+                }
+                if matches!(&effects[..], [Effect::Send(Message { body: Body::Same, .. })]) {
+                    walk.answering.remove(&vnode);
                 }
             }
+            Needs::Keys(scope, span) => {
+                if let Some(answering) = walk.answering.get_mut(&vnode) {
+                    answering.since = self.exchanges.now();
+                }
+                compare(message, &self.list_keys(vnode, scope, span), &mut effects);
+            }
+            Needs::Over => return self.peer_is_through(walk, vnode, message.exchange),
+            Needs::Nothing => return self.hear_answer(walk, vnode, message),
         }
-        self.carry_out_exchange(walk, vnode, begun, effects).await;
+        self.carry_out_exchange(walk, vnode, None, effects);
     }
 
-    /// Carries out what a machine asks for; `begun`: the number of this node's own exchange.
-    async fn carry_out_exchange(
+    /// The peer begins to compare `vnode`, too: whether its exchange is to go on.
+    fn gives_way(&self, walk: &mut Walk, vnode: VnodeId, scope: Scope, number: u32) -> bool {
+        if scope == Scope::Look {
+            return true;
+        }
+        if let Some(at) = walk.shipping(vnode) {
+            if begins(self.id(), self.routes.node(walk.peer), vnode) {
+                return false;
+            }
+            let active = walk.actives.swap_remove(at);
+            let number = active.exchange.number();
+            walk.shipments.retain(|shipment| shipment.begun != Some(number));
+        }
+        // Trees of states are worked out before they are compared: what was owed in between may not
+        // be in them.
+        let settles = !scope.compares_states();
+        let owed = settles.then(|| self.unsettled.times_owed(vnode, walk.peer));
+        let since = self.exchanges.now();
+        walk.answering.insert(vnode, Answering { number, owed, since });
+        true
+    }
+
+    /// The peer has sent everything in which the two differed since its root was answered. (Its
+    /// comparison came after that answer, so also after what was owed by then.)
+    fn peer_is_through(&self, walk: &mut Walk, vnode: VnodeId, number: u32) {
+        let answered = |answering: &Answering| answering.number == number;
+        if walk.answering.get(&vnode).is_some_and(answered)
+            && let Some(Answering { owed: Some(owed), .. }) = walk.answering.remove(&vnode)
+        {
+            self.unsettled.settle_if(vnode, walk.peer, owed);
+            self.look_whether_caught_up(walk.peer);
+        }
+    }
+
+    /// The peer answers an exchange of this node.
+    fn hear_answer(self: &Arc<Node>, walk: &mut Walk, vnode: VnodeId, message: &Message) {
+        let number = Some(message.exchange);
+        let mut effects = Vec::new();
+        let Some(active) = walk.active(number).filter(|active| active.vnode == vnode) else {
+            return;
+        };
+        let Active { exchange, states, .. } = active;
+        match states {
+            Some(tree) => exchange.on_message(message, tree, &mut effects),
+            None => {
+                self.keyspace.tree(vnode, |tree| exchange.on_message(message, tree, &mut effects))
+            }
+        }
+        self.carry_out_exchange(walk, vnode, number, effects);
+    }
+
+    /// Carries out what a machine asks for; `begun`: the number of this node's own exchange. What
+    /// follows entries waits until they are sent.
+    fn carry_out_exchange(
         self: &Arc<Node>,
         walk: &mut Walk,
         vnode: VnodeId,
@@ -391,33 +503,33 @@ impl Node {
         effects: Vec<Effect>,
     ) {
         let mut effects = VecDeque::from(effects);
-        let at = |walk: &Walk| walk.actives.iter().position(|a| Some(a.number) == begun);
         while let Some(effect) = effects.pop_front() {
-            let mut more = Vec::new();
             match effect {
                 Effect::Send(message) => self.say(&walk.link, vnode, &message),
                 Effect::List { scope, span } => {
                     let list = self.list_keys(vnode, scope, span);
-                    if let Some(at) = at(walk) {
-                        walk.actives[at].exchange.on_keys(list, &mut more);
+                    let mut more = Vec::new();
+                    if let Some(active) = walk.active(begun) {
+                        active.exchange.on_keys(list, &mut more);
                     }
+                    effects.extend(more);
                 }
                 Effect::SendEntries(hashes) => {
-                    self.send_entries(&walk.link, vnode, &hashes).await;
-                    // A responder keeps no state, so nobody is told there.
-                    if let Some(at) = at(walk) {
-                        walk.actives[at].exchange.on_entries_sent(&mut more);
-                    }
+                    let then = effects.drain(..).collect();
+                    walk.shipments.push_back(Shipment { vnode, begun, hashes, sent: 0, then });
                 }
                 Effect::Done(outcome) => {
-                    if let Some(at) = at(walk) {
-                        let active = walk.actives.swap_remove(at);
+                    if let Some(active) = walk.abandon(begun) {
                         self.exchanged(walk.peer, active, &outcome);
                     }
                 }
-                Effect::GivenUp => {}
+                Effect::GivenUp => {
+                    // The peer is busy with it: it is tried again in a while.
+                    let until = Moment(self.exchanges.now().0 + REST_MS);
+                    walk.resting.insert(vnode, until);
+                    walk.abandon(begun);
+                }
             }
-            effects.extend(more);
         }
         walk.sent = self.exchanges.now();
     }
@@ -426,7 +538,9 @@ impl Node {
         let mut body = Vec::new();
         message.encode(&mut body);
         self.metrics.exchange_bytes_sent.add(body.len() as u64);
-        self.exchanges.budget.lock().spend(body.len());
+        if message.is_charged() {
+            self.exchanges.budget.lock().spend(body.len());
+        }
         // A link that is down is noticed by whoever waits for it.
         let _ = link.send(&Frame::Tree { vnode, kind: 0, body: &body });
     }
@@ -446,66 +560,6 @@ impl Node {
             tokio::task::yield_now().await;
         }
         Tree::of(sums)
-    }
-
-    async fn send_entries(&self, link: &Outbox, vnode: VnodeId, hashes: &[u64]) {
-        for some in hashes.chunks(ENTRIES_AT_ONCE) {
-            self.wait_for_leave(link).await;
-            let (mut frames, mut entries) = (BytesMut::new(), 0);
-            let mut batch = self.batch();
-            let cold = self.keyspace.read(vnode, super::now(), |keys| {
-                keys.records_of(some, |record| {
-                    Frame::Put { id: 0, vnode, record }.encode(&mut frames);
-                    entries += 1;
-                })
-            });
-            self.note(&mut batch, vnode);
-            if self.conclude(&mut batch).await.is_err() {
-                return;
-            }
-            for some in cold.chunks(COLD_AT_ONCE) {
-                for record in self.fetch(vnode, some.to_vec()).await {
-                    Frame::Put { id: 0, vnode, record: &record }.encode(&mut frames);
-                    entries += 1;
-                }
-            }
-            self.metrics.exchange_entries_sent.add(entries);
-            self.metrics.exchange_bytes_sent.add(frames.len() as u64);
-            self.exchanges.budget.lock().spend(frames.len());
-            if !frames.is_empty() && link.append(&frames, 0).is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Waits until the link and the budget take more.
-    async fn wait_for_leave(&self, link: &Outbox) {
-        while !link.is_closed() {
-            let wait = self.exchanges.budget.lock().wait_ms(self.exchanges.now());
-            if wait > 0 {
-                sleep(Duration::from_millis(wait)).await;
-            } else if link.queued_bytes() > LINK_SHARE_BYTES {
-                sleep(Duration::from_millis(2)).await;
-            } else {
-                return;
-            }
-        }
-    }
-
-    /// Records that are on disk, read by a thread that may wait, without warming them.
-    async fn fetch(&self, vnode: VnodeId, cold: Vec<ColdRecord>) -> Vec<Vec<u8>> {
-        let keyspace = self.keyspace.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let fetch = |record: &ColdRecord| match keyspace.fetch(vnode, record) {
-                Ok(bytes) => Some(bytes),
-                Err(why) => {
-                    warn!(vnode = vnode.0, %why, "a record on disk was left out of an exchange");
-                    None
-                }
-            };
-            cold.iter().filter_map(fetch).collect()
-        });
-        read.await.unwrap_or_default()
     }
 
     /// The link is gone, and all that was under way on it.
@@ -539,6 +593,8 @@ impl Node {
             && self.exchanges.schedule.lock().on_done(self.routes.node(peer), vnode)
         {
             self.exchanges.repair.lock().done += 1;
+            // The vnode's second pass may have waited for this.
+            self.peers.iter().for_each(|peer| peer.exchange.wake());
         }
         self.unsettled.settle_if(vnode, peer, active.owed);
         self.look_whether_compared(peer);

@@ -49,10 +49,8 @@ impl VnodeRead<'_> {
                 return;
             }
             let digest = fold(self.digest_of(scope, hash, block));
-            if digest != 0 || scope.lists_tombstones() {
-                let hlc = if scope == Scope::Look { hlc_of(block) } else { Hlc::ZERO };
-                found.push(Key { hash, digest, hlc });
-            }
+            let hlc = if scope == Scope::Look { hlc_of(block) } else { Hlc::ZERO };
+            found.push(Key { hash, digest, hlc });
         });
         KeyList::new(front, found, limit)
     }
@@ -195,7 +193,8 @@ mod tests {
         let keyspace = keyspace(3_000);
         for limit in [7, 100, 4_096] {
             let live = whole_list(&keyspace, Scope::Differing, limit);
-            assert_eq!(live.len(), 2_400);
+            assert_eq!(live.len(), 3_000);
+            assert_eq!(live.iter().filter(|key| key.digest == 0).count(), 600);
             let mut sums = [0u64; BUCKETS];
             for key in &live {
                 let sum = &mut sums[usize::from(bucket_of(key.hash))];

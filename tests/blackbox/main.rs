@@ -5,11 +5,13 @@
 
 mod deaths;
 mod durability;
+mod handoff;
 mod healing;
 mod hostile_clients;
 mod hostile_peers;
 mod linearizability;
 mod membership;
+mod repair;
 mod siblings;
 mod streams;
 mod support;

@@ -405,6 +405,16 @@ impl Cluster {
         format!("the end of its log:\n{end}")
     }
 
+    /// The program with other arguments than `server`, told of the port of `node`: its status, and
+    /// all that it printed.
+    pub(crate) fn tool(&self, node: usize, args: &[&str]) -> (ExitStatus, String) {
+        let mut command = program();
+        command.args(args).arg("--port").arg(self.nodes[node - 1].port.to_string());
+        let output = command.output().expect("the program starts");
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status, String::from_utf8_lossy(&printed).into_owned())
+    }
+
     /// Runs a node of no cluster of ours beside these, for as long as the guard lives.
     pub(crate) fn stranger(&self, args: &[String]) -> Stranger {
         let log = File::create(self.dir.path().join("stranger.log")).expect("a log");
