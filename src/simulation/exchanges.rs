@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::anti_entropy::exchange::{Effect, Exchange, Needs, compare, needs, respond};
-use crate::anti_entropy::keys::{KEYS_MAX, KeyList, Span};
+use crate::anti_entropy::keys::{KeyList, Span};
 use crate::anti_entropy::message::{Message, Scope};
 use crate::anti_entropy::tree::{BUCKETS, BucketSet, Tree};
 use crate::base::hash::Digest;
@@ -14,12 +14,14 @@ use crate::value::record::{self, Record};
 use super::coordinate::id_of;
 use super::frame::{Frame, Told};
 use super::mutants::Mutant;
-use super::node::Node;
 use super::plan::{KEYS, VNODES};
 use super::world::{Due, World, place};
 
 /// An exchange that has not come to its end by then is given up and begun anew.
 const STUCK_MS: u64 = 400;
+
+/// Keys of one list: so few that walks go in pieces.
+const LIST_KEYS_MAX: usize = 3;
 
 /// The exchange that a node has begun with a peer.
 #[derive(Clone, Debug)]
@@ -27,10 +29,9 @@ pub(super) struct Active {
     vnode: VnodeId,
     number: u32,
     exchange: Exchange,
-    /// The tree of states, if those are compared.
-    states: Option<Tree>,
     /// Whether the peer counted when it began.
     counting: bool,
+    whole: bool,
 }
 
 impl World {
@@ -82,19 +83,14 @@ impl World {
         let whole = recovering && !self.is(Mutant::NoWholeExchange);
         let scope = if whole { Scope::Whole } else { Scope::Differing };
         let counting = self.nodes[at].reach[peer] == Reach::Up;
+        let tree = self.tree(at, vnode, scope);
         let node = &mut self.nodes[at];
         node.peers[peer].exchanges += 1;
         let number = node.peers[peer].exchanges;
         let mut effects = Vec::new();
-        let states = scope.compares_states().then(|| self.tree_of_states(at, vnode));
-        let node = &mut self.nodes[at];
-        let exchange = match &states {
-            Some(tree) => Exchange::start(number, scope, tree, &mut effects),
-            None => {
-                node.keyspace.tree(vnode, |tree| Exchange::start(number, scope, tree, &mut effects))
-            }
-        };
-        node.peers[peer].exchange = Some(Active { vnode, number, exchange, states, counting });
+        let exchange = Exchange::start(number, scope, &tree, &mut effects);
+        node.peers[peer].exchange =
+            Some(Active { vnode, number, exchange, counting, whole: recovering });
         self.note(|_| {
             format!("{} compares vnode {} with {} ({scope:?})", place(at), vnode.0, place(peer))
         });
@@ -118,47 +114,45 @@ impl World {
         message: &Message,
     ) {
         let mut effects = Vec::new();
-        let asks = !matches!(needs(message), Needs::Nothing);
-        match needs(message) {
-            Needs::Tree(scope) if scope.compares_states() => {
-                respond(message, &self.tree_of_states(at, vnode), &mut effects);
-            }
-            Needs::Tree(_) => {
-                let keyspace = &self.nodes[at].keyspace;
-                keyspace.tree(vnode, |tree| respond(message, tree, &mut effects));
+        let begun = match needs(message) {
+            Needs::Tree(scope) => {
+                respond(message, &self.tree(at, vnode, scope), &mut effects);
+                false
             }
             Needs::Keys(scope, span) => {
-                compare(message, &self.list_keys(at, vnode, scope, span), &mut effects);
+                compare(message, &self.list(at, vnode, scope, span), &mut effects);
+                false
             }
+            Needs::Over => return,
             Needs::Nothing => {
-                let Node { peers, keyspace, .. } = &mut self.nodes[at];
-                let active = peers[peer].exchange.as_mut();
-                if let Some(active) = active.filter(|active| active.vnode == vnode) {
-                    let Active { exchange, states, .. } = active;
-                    match states {
-                        Some(tree) => exchange.on_message(message, tree, &mut effects),
-                        None => keyspace
-                            .tree(vnode, |tree| exchange.on_message(message, tree, &mut effects)),
-                    }
+                let active = self.nodes[at].peers[peer].exchange.as_ref();
+                let Some(active) = active.filter(|active| active.vnode == vnode) else { return };
+                let tree = self.tree(at, vnode, active.exchange.scope());
+                if let Some(active) = &mut self.nodes[at].peers[peer].exchange {
+                    active.exchange.on_message(message, &tree, &mut effects);
                 }
+                true
             }
+        };
+        self.carry_out_exchange(at, peer, vnode, begun, effects);
+    }
+
+    /// The tree of what `scope` compares.
+    fn tree(&self, at: usize, vnode: VnodeId, scope: Scope) -> Tree {
+        let node = &self.nodes[at];
+        if !scope.compares_states() {
+            return node.keyspace.tree(vnode, Clone::clone);
         }
-        self.carry_out_exchange(at, peer, vnode, !asks, effects);
-    }
-
-    fn list_keys(&self, at: usize, vnode: VnodeId, scope: Scope, span: Span) -> KeyList {
-        let node = &self.nodes[at];
-        node.keyspace.read(vnode, node.wall(self.now), |keys| keys.list(scope, span, KEYS_MAX))
-    }
-
-    /// The tree of everything held of a vnode, with its history.
-    fn tree_of_states(&self, at: usize, vnode: VnodeId) -> Tree {
         let mut sums = Box::new([Digest::NONE; BUCKETS]);
-        let node = &self.nodes[at];
         node.keyspace.read(vnode, node.wall(self.now), |keys| {
-            keys.add_sums(Scope::Whole, BucketSet::ALL, &mut sums);
+            keys.add_sums(scope, BucketSet::ALL, &mut sums);
         });
         Tree::of(sums)
+    }
+
+    fn list(&self, at: usize, vnode: VnodeId, scope: Scope, span: Span) -> KeyList {
+        let node = &self.nodes[at];
+        node.keyspace.read(vnode, node.wall(self.now), |keys| keys.list(scope, span, LIST_KEYS_MAX))
     }
 
     fn carry_out_exchange(
@@ -176,12 +170,12 @@ impl World {
                     self.send(at, peer, Frame::Tree { vnode, message });
                 }
                 Effect::List { scope, span } => {
-                    let list = self.list_keys(at, vnode, scope, span);
+                    let list = self.list(at, vnode, scope, span);
+                    let mut more = Vec::new();
                     if let Some(active) = self.nodes[at].peers[peer].exchange.as_mut() {
-                        let mut more = Vec::new();
                         active.exchange.on_keys(list, &mut more);
-                        effects.extend(more);
                     }
+                    effects.extend(more);
                 }
                 Effect::SendEntries(hashes) => {
                     self.send_entries(at, peer, vnode, &hashes);
@@ -193,7 +187,7 @@ impl World {
                         effects.extend(more);
                     }
                 }
-                Effect::Done(_) => {
+                Effect::Done { .. } => {
                     if let Some(active) = self.nodes[at].peers[peer].exchange.take() {
                         self.exchanged(at, peer, &active);
                     }
@@ -207,16 +201,18 @@ impl World {
         let mut records = Vec::new();
         let node = &self.nodes[at];
         node.keyspace.read(vnode, node.wall(self.now), |keys| {
-            let cold = keys.records_of(hashes, |record| records.push(record.to_vec()));
+            let cold = keys.records_of(hashes, |record| {
+                let name = record::decode_key(record).expect("a record names its key");
+                records.push((name.to_vec(), record.to_vec()));
+            });
             assert!(cold.is_empty(), "there is no log to be cold in");
         });
         // A table's order is its own affair; a world's must be its seed's.
         records.sort_unstable();
-        for record in records {
+        for (name, record) in records {
             if self.is(Mutant::NoTombstones) && is_tombstone(&record) {
                 continue;
             }
-            let (name, _) = record::decode(&record).expect("what was encoded decodes");
             let key = (0..KEYS).find(|&key| self.chart.keys[key].0 == name).expect("a known key");
             let facts = self.nodes[at].facts[key];
             let told = Told { vnode, key, bytes: record.into(), facts };
@@ -227,7 +223,7 @@ impl World {
     fn exchanged(&mut self, at: usize, peer: usize, active: &Active) {
         let vnode = active.vnode;
         let node = &mut self.nodes[at];
-        if node.recovery.is_recovering(vnode) && !active.exchange.scope().compares_states() {
+        if node.recovery.is_recovering(vnode) && !active.whole {
             // It began before this node knew that it has to ask for everything.
             return self.exchange_next(at, peer);
         }
