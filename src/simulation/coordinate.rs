@@ -244,22 +244,22 @@ impl World {
             values_gone: known.values_alive(),
             ..Facts::default()
         };
-        let (number, base, amount, mut own) = match (asked.ask, base) {
-            (Ask::Set(number) | Ask::SetIfAbsent(number), _) => {
-                (number, 0, 0, Facts { metas: own, values: own, seen: own, ..all_gone })
+        let (base, amount, mut own) = match (asked.ask, base) {
+            (Ask::Set(_) | Ask::SetIfAbsent(_), _) => {
+                (0, 0, Facts { metas: own, values: own, seen: own, ..all_gone })
             }
             (Ask::Increment(amount), Some(base)) => {
-                (0, base, amount, Facts { increments: own, seen: own, ..Facts::default() })
+                (base, amount, Facts { increments: own, seen: own, ..Facts::default() })
             }
             (Ask::Increment(amount), None) => {
                 let made =
                     Facts { metas: own, values: own, increments: own, seen: own, ..all_gone };
-                (0, history.writes.len(), amount, made)
+                (history.writes.len(), amount, made)
             }
-            _ => (0, 0, 0, Facts { seen: own, ..all_gone }),
+            _ => (0, 0, Facts { seen: own, ..all_gone }),
         };
         own.seen |= known.seen;
-        Write { dot, request, own, number, base, amount, acknowledged: false, losses: 0 }
+        Write { dot, request, own, base, amount, acknowledged: false, losses: 0 }
     }
 
     /// What the record of a new write tells.

@@ -64,10 +64,6 @@ impl Disk {
         before != self.written
     }
 
-    pub(super) fn is_synced(&self) -> bool {
-        self.synced == self.frames.len()
-    }
-
     /// The process ended in order: all is synced, and it said so.
     pub(super) fn end_cleanly(&mut self) {
         self.sync();
@@ -113,9 +109,12 @@ impl Disk {
         self.image.is_some()
     }
 
-    /// The copy takes the disk's place.
+    /// The copy takes the disk's place. One that was taken in the life that ended last tells nobody
+    /// by its number that it is old: such a copy is only found out if the machine was down.
     pub(super) fn restore_image(&mut self) {
         if let Some((frames, life)) = self.image.clone() {
+            let start = |life: Option<Life>| life.map(|life| life.start);
+            self.machine_restarted |= start(life) == start(self.life);
             let kept = frames.len();
             self.frames = frames;
             self.life = life;

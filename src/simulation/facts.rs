@@ -70,8 +70,6 @@ pub(super) struct Write {
     pub(super) request: usize,
     /// What it made and removed.
     pub(super) own: Facts,
-    /// The number that its value is, if it made one; a zero base makes 0.
-    pub(super) number: i64,
     /// The write whose value it added to.
     pub(super) base: usize,
     pub(super) amount: i64,

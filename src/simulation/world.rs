@@ -14,7 +14,7 @@ use super::ledger::Ledger;
 use super::mutants::Mutant;
 use super::net::Net;
 use super::node::Node;
-use super::plan::{Chart, Plan, Weather, chart};
+use super::plan::{Chart, Plan, chart};
 use super::workload::Client;
 
 /// A world that has not come to rest after this many events never will.
@@ -231,11 +231,6 @@ impl World {
 
     pub(super) fn is(&self, rule: Mutant) -> bool {
         self.plan.mutant.is(rule)
-    }
-
-    /// Whether disks may lose something in this world.
-    pub(super) fn loses_disks(&self) -> bool {
-        self.plan.weather == Weather::Everything
     }
 
     /// The node that an event happens at, if it is one that sleeps with it.
