@@ -77,10 +77,12 @@ async def siblings(cluster, node, key):
     return found["values"], found["context"]
 
 
-async def counters(cluster):
+async def counters(cluster, but=None):
     """What all nodes together counted of healing, by name, and (name, node) → count."""
     total, each = {}, {}
     for node in list(cluster.processes):
+        if node == but:
+            continue
         for name, value in (await cluster.info(node)).items():
             if isinstance(value, int) and any(word in name for word in HEALING_WORDS):
                 total[name] = total.get(name, 0) + value

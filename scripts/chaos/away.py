@@ -37,11 +37,15 @@ async def away(options, report, name, seconds, args):
         await fill(cluster, 1, options.keys // 4, size=200, name="again")
         load = Load(cluster, history, LOAD, workers=4, rate=options.rate, base=base, size=64).start()
         await asyncio.sleep(5)
+        at_death, _ = await ask.counters(cluster, but=AWAY)
         killed = history.mark("killed")
         cluster.kill(AWAY)
         missed = await fill(cluster, 1, options.keys // 4, size=200, name="missed")
         missed.update(await fill(cluster, 2, options.keys // 4, size=200, name="again", seed=2))
         await asyncio.sleep(max(0, seconds - (time.monotonic_ns() - killed) / 1e9))
+        at_return, _ = await ask.counters(cluster)
+        rows = [[name, f"{count:,}"] for name, count in ask.grown(at_death, at_return).items()]
+        report.table(["counted by the others while it was away", ""], rows)
         await back(report, cluster, history, load, killed, missed, name == "away-exchange")
 
 
