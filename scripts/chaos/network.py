@@ -117,8 +117,10 @@ class Namespaces:
 
     def received_bytes(self, node):
         """Bytes that reached a node's network card, those a rule then drops included."""
-        path = f"/sys/class/net/{self.link(node)}/statistics/tx_bytes"
-        return int(pathlib.Path(path).read_text())
+        # /sys may still be that of the namespace outside.
+        lines = pathlib.Path("/proc/net/dev").read_text().splitlines()
+        line = next(line for line in lines if line.strip().startswith(f"{self.link(node)}:"))
+        return int(line.partition(":")[2].split()[8])
 
     async def close(self):
         for command in reversed(self.made):

@@ -104,6 +104,8 @@ pub static ROWS: &[Row] = &[
         "In how many seconds each vnode's copies are compared once, so that what differs is found and mended; 0 compares them only after failures"]),
     Row::new(REPAIR, ["exchange-rate", "SIZE", "32mb",
         "The most bytes a second that this node sends to mend other copies, from 1mb; 0 means no limit"]),
+    Row::new(REPAIR, ["hints-max", "SIZE", "256mb",
+        "The most that this node holds for other nodes while they are away. Beyond it, writes that need a stand-in are refused"]),
 
     Row::new(STORAGE, ["maxmemory", "SIZE", "0",
         "The most memory for keys, values and the tables that find them. Beyond it the values that were not used for long stay on disk only; nothing is deleted. 0 means no limit"]),

@@ -67,6 +67,8 @@ pub struct Settings {
     pub exchange_interval: Duration,
     /// The most bytes a second that mending other copies may send; 0: no limit.
     pub exchange_rate: u64,
+    /// The most bytes held for nodes that are away.
+    pub hints_max: u64,
     /// The most bytes for keys, values and tables; 0: no limit.
     pub maxmemory: u64,
     /// When what was written is made durable.
@@ -136,6 +138,7 @@ impl Settings {
                 0 => 0,
                 rate => rate.max(megabyte),
             },
+            hints_max: read.size("hints-max", 256 << 20, 0..=1 << 40)? as u64,
             maxmemory: read.size("maxmemory", 0, 0..=MEMORY_MAX)? as u64,
             fsync: read.one("appendfsync", Fsync::Everysec, fsync)?,
             stream_backlog_size: read.size("stream-backlog-size", 64 << 20, megabyte..=1 << 40)?,
@@ -265,6 +268,7 @@ impl Settings {
             "request-timeout-ms" => self.request_timeout.as_millis().to_string(),
             "exchange-interval" => self.exchange_interval.as_secs().to_string(),
             "exchange-rate" => self.exchange_rate.to_string(),
+            "hints-max" => self.hints_max.to_string(),
             "maxmemory" => self.maxmemory.to_string(),
             "maxmemory-policy" => "noeviction".to_owned(),
             "appendonly" => "yes".to_owned(),

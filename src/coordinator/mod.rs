@@ -4,6 +4,7 @@ pub mod contract;
 pub mod gather;
 pub mod read;
 pub mod route;
+pub mod stand_in;
 pub mod survey;
 pub mod tally;
 pub mod write;

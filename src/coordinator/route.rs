@@ -88,6 +88,12 @@ pub fn route(
     }
 }
 
+/// Who coordinates a write of a key none of whose replicas counts: the first stand-in in reach. Only
+/// what asks nothing of the key's past may be run there. `fallbacks` are in order.
+pub fn stand_in(fallbacks: &[NodeId], state_of: impl Fn(NodeId) -> Reach) -> Option<NodeId> {
+    fallbacks.iter().copied().find(|&node| state_of(node).counts())
+}
+
 /// The other replicas that count now, in order of preference: whom a coordinator may ask.
 pub fn others<'a>(
     replicas: &'a [NodeId],
@@ -160,6 +166,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_first_stand_in_in_reach_coordinates_in_the_replicas_stead() {
+        assert_eq!(stand_in(&NODES, state(0b0001, 0b0010)), Some(NodeId(3)));
+        assert_eq!(stand_in(&NODES, state(0b1101, 0b0010)), None);
+        assert_eq!(stand_in(&[], state(0, 0)), None);
     }
 
     #[test]

@@ -90,6 +90,7 @@ async fn serve(settings: &Settings) -> io::Result<()> {
         segment_size: settings.segment_size,
         exchange_interval_ms: settings.exchange_interval.as_millis() as u64,
         exchange_rate: settings.exchange_rate,
+        hints_max: settings.hints_max,
     };
     let node = Node::new(options, Some(log), Box::new(life.clone()));
     node.set_maxmemory(settings.maxmemory);

@@ -14,13 +14,14 @@ use crate::command::glob;
 use crate::command::scan::{Cursor, Scan};
 use crate::command::spec::Merge;
 use crate::coordinator::route::admit;
+use crate::coordinator::stand_in::StandIns;
 use crate::peer::message::FwdStatus;
 use crate::resp::reply::Reply;
 use crate::value::change::Change;
 
 use super::Node;
 use super::batch::{Batch, Origin, PeerIndex};
-use super::execute::{DONE, FWD_VNODES, Outcome, Request, refuse};
+use super::execute::{Ask, DONE, FWD_VNODES, Outcome, Request, refuse};
 use super::gather::{Gathering, Rule};
 use super::replies::ReplyBytes;
 
@@ -258,19 +259,20 @@ impl Node {
         if effective.w <= 1 || waiting.is_empty() {
             for (vnode, records) in waiting {
                 batch.records = records;
-                self.replicate(batch, vnode, None);
+                self.replicate(batch, vnode, &[], None);
             }
             out.ok();
             return DONE;
         }
         let rule = Rule::Merge(Merge::Ok);
+        let ask = Ask { effective, stand_ins: StandIns::new() };
         let whole = Gathering::new(rule, request.protocol, true, waiting.len(), origin());
         let whole = Arc::new(whole);
         for (index, (vnode, records)) in waiting.into_iter().enumerate() {
             batch.records = records;
             let origin = Origin::Part { gathering: whole.clone(), index };
             let ok: ReplyBytes = SmallVec::from_slice(b"+OK\r\n");
-            self.await_replicas(batch, vnode, effective.w - 1, origin, ok);
+            self.await_nodes(batch, vnode, &ask, origin, ok);
         }
         Outcome::Pending
     }

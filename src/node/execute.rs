@@ -13,7 +13,7 @@ use crate::base::time::UnixMs;
 use crate::command::flags::Flag;
 use crate::command::spec::{Call, Keyed, Merge, Run, Spec};
 use crate::coordinator::contract::{Effective, Override};
-use crate::coordinator::route::admit;
+use crate::coordinator::stand_in::{StandIn, StandIns};
 use crate::coordinator::tally::Tally;
 use crate::peer::message::{FWD_READONLY, FWD_RESP3, FwdStatus, Message};
 use crate::resp::reply::{Protocol, Reply};
@@ -25,6 +25,7 @@ use super::Node;
 use super::batch::{Awaited, Batch, Origin, PeerIndex, Wait, Waiter};
 use super::cold::{Missed, keys_of};
 use super::gather::{Gathering, Rule};
+use super::handoff::FULL;
 use super::inflight::Forwarded;
 use super::looked::Counted;
 
@@ -36,6 +37,8 @@ pub(super) const FWD_VNODES: u8 = 8;
 pub(super) const FWD_ASKED_R: u8 = 16;
 /// Flag of a forwarded request: W is the client's wish, not the keyspace's default.
 pub(super) const FWD_ASKED_W: u8 = 32;
+/// Flag of a forwarded request: no replica counts, the receiver stands in for them.
+pub(super) const FWD_STAND_IN: u8 = 64;
 
 /// A request whose row, arity and permission have been checked.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +87,14 @@ impl KeptRequest {
             readonly: self.readonly,
         })
     }
+}
+
+/// What a request asks of other nodes.
+#[derive(Clone, Debug)]
+pub(super) struct Ask {
+    pub(super) effective: Effective,
+    /// Who stands in for replicas that do not count.
+    pub(super) stand_ins: StandIns,
 }
 
 /// What became of a submitted request.
@@ -203,10 +214,16 @@ impl Node {
                 refuse(out, "TRYAGAIN the link to the key's coordinator is lost, nothing was done")
             }
             Some(peer) => self.forward(batch, request, peer, flags, origin),
-            None => self.cluster_down(
-                out,
-                "CLUSTERDOWN no replica of the key is reachable, nothing was done",
-            ),
+            None => match self.stand_in_for(request, vnode) {
+                Some(peer) if peer == self.routes.me() => {
+                    self.coordinate(batch, request, vnode, run, out, origin)
+                }
+                Some(peer) => self.forward(batch, request, peer, flags | FWD_STAND_IN, origin),
+                None => self.cluster_down(
+                    out,
+                    "CLUSTERDOWN no replica of the key is reachable, nothing was done",
+                ),
+            },
         }
     }
 
@@ -222,7 +239,8 @@ impl Node {
             && self.routes.reach(self.routes.me()).counts()
     }
 
-    /// Coordinates a request for keys of one vnode, which this node holds.
+    /// Coordinates a request for keys of one vnode, which this node holds, or for whose replicas it
+    /// stands in.
     pub(super) fn coordinate(
         &self,
         batch: &mut Batch,
@@ -278,7 +296,8 @@ impl Node {
         if !coordinates && request.readonly && self.may_read_here(request, vnode) {
             return self.run_read(batch, request, vnode, run, out).map(|()| DONE);
         }
-        if !self.routes.holds(vnode, me) || !self.routes.reach(me).counts() {
+        let may_run = self.routes.holds(vnode, me) || self.may_stand_in(request);
+        if !may_run || !self.routes.reach(me).counts() {
             let text = "TRYAGAIN the key's coordinator is changing, nothing was done";
             return Ok(refuse(out, text));
         }
@@ -298,24 +317,27 @@ impl Node {
         if let Some(refused) = self.cannot_serve(request, vnode, batch.now, out) {
             return Ok(refused);
         }
-        let effective = match self.effective(request, vnode) {
+        let mut effective = match self.effective(request, vnode) {
             Ok(effective) => effective,
             Err(refusal) => return Ok(refuse(out, refusal.to_string())),
         };
-        let counting = self.routes.standing(vnode).counting;
+        let stand_ins = match self.stand_ins_for(request, vnode, &mut effective) {
+            Ok(stand_ins) => stand_ins,
+            Err(refusal) => {
+                self.metrics.noquorum.bump();
+                return Ok(refuse(out, refusal.to_string()));
+            }
+        };
         let writes = request.writes();
-        let needs = if writes { effective.write_needs() } else { effective.read_needs() };
-        if let Err(refusal) = admit(counting, needs) {
-            self.metrics.noquorum.bump();
-            return Ok(refuse(out, refusal.to_string()));
-        }
-        let asks_others = if writes { effective.precheck() } else { needs } > 1;
-        if asks_others {
+        let needs = if writes { effective.precheck() } else { effective.read_needs() };
+        if needs > 1 {
             self.all_warm(request, vnode, batch.now)?;
-            return Ok(self.begin_quorum(batch, request, vnode, run, effective, origin()));
+            let ask = Ask { effective, stand_ins };
+            return Ok(self.begin_quorum(batch, request, vnode, run, &ask, origin()));
         }
         if writes {
-            return self.run_write(batch, request, vnode, run, effective, out, origin);
+            let ask = Ask { effective, stand_ins };
+            return self.run_write(batch, request, vnode, run, &ask, out, origin);
         }
         self.run_read(batch, request, vnode, run, out).map(|()| DONE)
     }
@@ -338,6 +360,10 @@ impl Node {
         }
         if !request.writes() {
             return None;
+        }
+        if self.routes.is_full(self.routes.me()) && !self.routes.holds(vnode, self.routes.me()) {
+            self.metrics.noquorum.bump();
+            return Some(refuse(out, FULL));
         }
         let refusal = self.write_refusal(request.spec.flags, now)?;
         Some(refuse(out, refusal.to_string()))
@@ -414,6 +440,7 @@ impl Node {
     ) -> Result<(), Missed> {
         let (now, random) = (batch.now, batch.random.u64(..));
         let actor = self.actor();
+        let is_replica = self.routes.holds(vnode, self.routes.me());
         let records = &mut batch.records;
         records.clear();
         let mark = out.bytes.len();
@@ -434,7 +461,11 @@ impl Node {
                 return missed;
             }
             for (key, change) in &changes {
-                match keys.apply(key, change, actor, &mut records.bytes) {
+                let applied = match is_replica {
+                    true => keys.apply(key, change, actor, &mut records.bytes),
+                    false => keys.apply_blind(key, change, actor, &mut records.bytes),
+                };
+                match applied {
                     Ok(_) => records.mark(),
                     Err(error) => {
                         out.bytes.truncate(mark);
@@ -459,7 +490,7 @@ impl Node {
         request: &Request<'_>,
         vnode: VnodeId,
         run: Keyed,
-        effective: Effective,
+        ask: &Ask,
         out: &mut Reply,
         origin: impl FnOnce() -> Origin,
     ) -> Result<Outcome, Missed> {
@@ -468,44 +499,50 @@ impl Node {
         if batch.records.ends.is_empty() {
             return Ok(DONE);
         }
-        if effective.w <= 1 {
-            self.replicate(batch, vnode, None);
+        self.count_stand_ins(vnode, &ask.stand_ins);
+        if ask.effective.w <= 1 {
+            self.replicate(batch, vnode, &[], None);
             return Ok(DONE);
         }
         let reply = SmallVec::from_slice(&out.bytes[mark..]);
         out.bytes.truncate(mark);
-        self.await_replicas(batch, vnode, effective.w - 1, origin(), reply);
+        self.await_nodes(batch, vnode, ask, origin(), reply);
         Ok(Outcome::Pending)
     }
 
-    /// Sends the records of the last run to the other replicas; the reply waits for `needed`.
-    pub(super) fn await_replicas(
+    /// Sends the records of the last run to the other replicas and to stand-ins; the reply waits
+    /// until W nodes have them, this one among them.
+    pub(super) fn await_nodes(
         &self,
         batch: &mut Batch,
         vnode: VnodeId,
-        needed: u8,
+        ask: &Ask,
         origin: Origin,
         reply: super::replies::ReplyBytes,
     ) {
         let nth = batch.awaited.len();
-        let candidates = self.replicate(batch, vnode, Some(Waiter::Fresh(nth)));
+        let candidates = self.replicate(batch, vnode, &ask.stand_ins, Some(Waiter::Fresh(nth)));
         let deadline = self.deadline(batch.now);
-        let tally = Tally::new(candidates, needed);
+        let tally = Tally::new(candidates, ask.effective.w - 1);
         batch.awaited.push(Awaited { tally, origin, reply, deadline });
     }
 
     /// Sends the records of the last run to every other replica, or into its backlog while there
-    /// is no link. Those that count, by their places, are the answer; each is told to `waiter`.
+    /// is no link, and to the stand-ins. Those that count, by their places, are the answer; each is
+    /// told to `waiter`.
     pub(super) fn replicate(
         &self,
         batch: &mut Batch,
         vnode: VnodeId,
+        stand_ins: &[StandIn],
         waiter: Option<Waiter>,
     ) -> u16 {
         let mut candidates = 0;
+        let is_replica = self.routes.holds(vnode, self.routes.me());
         for (place, &peer) in self.routes.replicas(vnode).iter().enumerate() {
             let reach = self.routes.reach(peer);
-            if peer == self.routes.me() {
+            // What a stand-in writes, it holds until all have it: no need for a backlog, too.
+            if peer == self.routes.me() || !is_replica && !reach.is_linked() {
                 continue;
             }
             let outgoing = &mut batch.outgoing[usize::from(peer)];
@@ -518,6 +555,17 @@ impl Node {
                     let nth = outgoing.reps;
                     outgoing.waits.push(Wait { nth, waiter, place: place as u8 });
                 }
+            }
+        }
+        for &StandIn { place, node } in stand_ins {
+            let Some(peer) = self.routes.index(node) else { continue };
+            let outgoing = &mut batch.outgoing[usize::from(peer)];
+            for record in batch.records.iter() {
+                outgoing.replicate(vnode, record);
+            }
+            candidates |= 1 << place;
+            if let Some(waiter) = waiter {
+                outgoing.waits.push(Wait { nth: outgoing.reps, waiter, place });
             }
         }
         candidates

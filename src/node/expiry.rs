@@ -75,7 +75,7 @@ impl Node {
             });
             self.metrics.expired_keys.add(collected as u64);
             self.note(batch, vnode);
-            self.replicate(batch, vnode, None);
+            self.replicate(batch, vnode, &[], None);
             // What is not held is deleted again after a restart.
             let _ = self.conclude(batch).await;
         }

@@ -25,7 +25,9 @@ use crate::value::record::{self, Record};
 
 use super::batch::{Batch, Origin, PeerIndex};
 use super::damage::Losses;
-use super::execute::{FWD_ASKED_R, FWD_ASKED_W, FWD_PART, FWD_VNODES, Outcome, Request, refuse};
+use super::execute::{
+    FWD_ASKED_R, FWD_ASKED_W, FWD_PART, FWD_STAND_IN, FWD_VNODES, Outcome, Request, refuse,
+};
 use super::streams::Greeting;
 use super::{Node, Reader};
 
@@ -98,7 +100,7 @@ impl Inbox for NodeInbox {
         let life = u64::from(start) << 16 | u64::from(boot.0);
         node.peer_linked(peer, index, life);
         node.begin_stream(index, &greeting, start_before, link);
-        let _ = link.send(&Message::Status { body: &[node.status()] });
+        let _ = link.send(&Message::Status { body: &node.status() });
         node.metrics.connected_peers.add(1);
         debug!(%peer, boot = boot.0, "a peer is there");
         Ok(())
@@ -124,6 +126,7 @@ impl Inbox for NodeInbox {
         node.begin(&mut batch);
         node.stream_lost(&mut batch, index);
         node.operations_lost(&mut batch, index);
+        node.hints_lost(index);
         node.conclude_later(batch);
     }
 
@@ -192,13 +195,14 @@ impl Inbox for NodeInbox {
 }
 
 impl Node {
-    fn status(&self) -> u8 {
-        u8::from(!self.counts())
+    /// Whether this node counts in nothing, and whether it takes no more hints.
+    fn status(&self) -> [u8; 2] {
+        [u8::from(!self.counts()), u8::from(self.routes.is_full(self.routes.me()))]
     }
 
     /// Tells every peer whether this node counts.
     pub(super) fn tell_status(&self) {
-        let body = [self.status()];
+        let body = self.status();
         for link in self.peers.iter().filter_map(super::Peer::outbox) {
             let _ = link.send(&Message::Status { body: &body });
         }
@@ -230,7 +234,9 @@ impl Node {
     fn message(&self, reader: &mut Reader, peer: PeerIndex, message: &Message<'_>) {
         let batch = &mut reader.batch;
         match *message {
-            Message::Rep { vnode, record } => self.join(batch, vnode, record),
+            Message::Rep { vnode, record } => {
+                self.join(batch, vnode, record);
+            }
             Message::RepAck { upto } => self.acknowledged(batch, peer, upto),
             Message::Fwd { id, flags, r, w, request, .. } => {
                 self.run_forwarded(reader, peer, &Forward { id, flags, r, w, request });
@@ -243,11 +249,11 @@ impl Node {
             }
             Message::CheckReply { id, verdict } => self.check_answered(batch, peer, id, verdict),
             Message::Put { id, vnode, record } => {
-                self.join(batch, vnode, record);
+                let joined = self.join(batch, vnode, record);
                 if id == 0 {
                     self.entry_came(peer, record.len());
                 } else {
-                    let ok = self.routes.reach(self.routes.me()).counts();
+                    let ok = joined && self.routes.reach(self.routes.me()).counts();
                     batch.to(peer).send(&Message::PutAck { id, ok });
                 }
             }
@@ -255,6 +261,7 @@ impl Node {
             Message::Tree { vnode, body, .. } => self.tree_message(peer, vnode, body),
             Message::Status { body } => {
                 let counts = body.first() == Some(&0);
+                self.routes.set_full(peer, body.get(1) == Some(&1));
                 self.steer(peer, |peer, now| peer.on_status(counts, now));
                 self.peers[usize::from(peer)].met.store(true, Ordering::Release);
                 if counts {
@@ -275,22 +282,25 @@ impl Node {
         }
     }
 
-    /// Joins a peer's record. One that cannot be read is a bug or a broken memory at the other
-    /// end: it is said and dropped, and the next exchange will show what is missing.
-    fn join(&self, batch: &mut Batch, vnode: VnodeId, bytes: &[u8]) {
+    /// Joins a peer's record; whether this node holds it then. One that cannot be read is a bug or
+    /// a broken memory at the other end: it is said and dropped, and the next exchange will show
+    /// what is missing.
+    fn join(&self, batch: &mut Batch, vnode: VnodeId, bytes: &[u8]) -> bool {
         if self.ignores_changes() {
-            return;
+            return false;
         }
         match record::decode(bytes) {
             Ok((key, record)) if record.verify() && vnode.0 < self.routes.vnodes() => {
-                self.merge(batch, vnode, key, &record, bytes);
+                return self.merge(batch, vnode, key, &record, bytes);
             }
             Ok(_) => error!(vnode = vnode.0, "a peer sent a record that does not verify"),
             Err(reason) => error!(vnode = vnode.0, %reason, "a peer sent an unreadable record"),
         }
+        false
     }
 
-    /// Joins `record`, whose bytes are `bytes`, into what this node holds of `key`.
+    /// Joins `record`, whose bytes are `bytes`, into what this node holds of `key`; `false` if what
+    /// it changes is on disk and cannot be read.
     pub(super) fn merge(
         &self,
         batch: &mut Batch,
@@ -298,7 +308,7 @@ impl Node {
         key: &[u8],
         record: &Record<'_>,
         bytes: &[u8],
-    ) {
+    ) -> bool {
         let merged = self.run_waiting(batch, vnode, |batch| {
             let merged =
                 self.keyspace.write(vnode, batch.now, |keys| keys.merge(key, record, bytes));
@@ -307,10 +317,11 @@ impl Node {
                 Merged::Cold => Err(smallvec![key.to_vec()]),
             }
         });
-        if let Err(why) = merged {
+        if let Err(why) = &merged {
             error!(vnode = vnode.0, %why, "a change was not joined: what it changes is on disk");
         }
         self.note(batch, vnode);
+        merged.is_ok()
     }
 
     /// Appends the record of all that this node holds of `key`; `false` if it never heard of it.
@@ -423,7 +434,9 @@ impl Node {
         };
         let vnode = self.vnode_of(key);
         let me = self.routes.me();
-        if !self.routes.holds(vnode, me) || !self.routes.reach(me).counts() {
+        let stands_in = forward.flags & FWD_STAND_IN != 0 && self.may_stand_in(&request);
+        let may_run = self.routes.holds(vnode, me) || stands_in;
+        if !may_run || !self.routes.reach(me).counts() {
             return refuse(reply, "TRYAGAIN the key's coordinator is changing, nothing was done");
         }
         self.coordinate(batch, &request, vnode, run, reply, origin)

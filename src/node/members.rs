@@ -415,7 +415,7 @@ impl Node {
             suspected_by,
             lag_changes: lag.changes,
             lag_ms: lag.ms,
-            hints: 0,
+            hints: self.hints_for(node).0 as u64,
             last_exchange: self.last_exchange(node),
         }
     }

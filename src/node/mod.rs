@@ -25,6 +25,7 @@ mod commit;
 mod exchange;
 mod expiry;
 mod gather;
+mod handoff;
 mod inbox;
 mod inflight;
 mod looked;
@@ -69,6 +70,7 @@ use damage::{Damaged, Losses};
 use engine::Engine;
 use exchange::Exchanges;
 use execute::{Request, Submitted};
+use handoff::Hints;
 use inflight::{Inflight, Stream};
 use members::Members;
 use replies::Replies;
@@ -110,6 +112,8 @@ pub struct Options {
     pub exchange_interval_ms: u64,
     /// The most bytes a second that exchanges send to all peers together; 0: no limit.
     pub exchange_rate: u64,
+    /// The most bytes that this node holds for others that are away.
+    pub hints_max: u64,
 }
 
 /// One member as this node sees it.
@@ -188,6 +192,7 @@ pub struct Node {
     recovery: Mutex<Recovery>,
     members: Members,
     exchanges: Exchanges,
+    hints: Hints,
     peers: Box<[Peer]>,
     links: OnceLock<Links>,
     /// Takes note of a life that begins while the node runs; durable before it returns.
@@ -278,6 +283,7 @@ impl Node {
             members: Members::new(options.node, &nodes, started),
             peers: (0..routes.members()).map(|_| Peer::new(options.stream_backlog)).collect(),
             exchanges: Exchanges::new(options.exchange_interval_ms, options.exchange_rate),
+            hints: Hints::default(),
             links: OnceLock::new(),
             on_boot,
             metrics: Metrics::default(),
@@ -316,6 +322,8 @@ impl Node {
         assert!(self.links.set(links).is_ok(), "a node starts once");
         self.spawn_gossip();
         self.spawn_exchanges();
+        let handing_on = self.clone();
+        tokio::spawn(async move { handing_on.hand_on_always().await });
         let tending = self.clone();
         tokio::spawn(async move { tending.tend_trees_always().await });
         let ticking = self.clone();

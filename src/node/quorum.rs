@@ -14,7 +14,6 @@ use crate::base::hash::Digest;
 use crate::base::id::{NodeId, VnodeId};
 use crate::base::time::UnixMs;
 use crate::command::spec::Keyed;
-use crate::coordinator::contract::Effective;
 use crate::coordinator::gather::{Effect, Reason, Revision};
 use crate::coordinator::read::Read;
 use crate::coordinator::survey::Survey;
@@ -26,7 +25,8 @@ use crate::value::record;
 use super::Node;
 use super::batch::{Batch, Origin, PeerIndex, Waiter};
 use super::cold::Missed;
-use super::execute::{KeptRequest, Request};
+use super::execute::{Ask, KeptRequest, Request};
+use super::handoff::Sent;
 use super::looked::Counted;
 use super::replies::ReplyBytes;
 use super::slab::{Slab, Ticket};
@@ -35,12 +35,30 @@ use super::slab::{Slab, Ticket};
 #[derive(Debug, Default)]
 pub(super) struct Operations {
     operations: Mutex<Slab<Arc<Mutex<Operation>>>>,
-    asked: Mutex<Slab<Asked>>,
+    pub(super) asked: Mutex<Slab<Asked>>,
 }
 
-/// One question that a peer has not answered.
+/// What a peer was asked and has not answered.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+pub(super) enum Asked {
+    /// For an operation.
+    Question(Question),
+    /// Whether it holds an entry that was kept for it.
+    Hint(Sent),
+}
+
+impl Asked {
+    pub(super) fn peer(&self) -> PeerIndex {
+        match self {
+            Asked::Question(question) => question.peer,
+            Asked::Hint(sent) => sent.peer,
+        }
+    }
+}
+
+/// One question of an operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
     operation: Ticket,
     key: u32,
     peer: PeerIndex,
@@ -166,11 +184,13 @@ impl Node {
         request: &Request<'_>,
         vnode: VnodeId,
         run: Keyed,
-        ask: Effective,
+        ask: &Ask,
         origin: Origin,
     ) -> super::execute::Outcome {
-        let others: SmallVec<[NodeId; 8]> =
+        let mut others: SmallVec<[NodeId; 8]> =
             self.routes.others(vnode).iter().map(|&(_, peer)| self.routes.node(peer)).collect();
+        others.extend(ask.stand_ins.iter().map(|stand_in| stand_in.node));
+        let ask = ask.effective;
         let mut effects = Vec::new();
         let machine = if request.writes() {
             self.metrics.quorum_prechecks.bump();
@@ -352,8 +372,8 @@ impl Node {
         }
     }
 
-    fn ask(&self, asked: Asked) -> u64 {
-        self.operations.asked.lock().insert(asked).number()
+    fn ask(&self, question: Question) -> u64 {
+        self.operations.asked.lock().insert(Asked::Question(question)).number()
     }
 
     fn check(&self, batch: &mut Batch, ticket: Ticket, operation: &mut Operation, to: NodeId) {
@@ -361,7 +381,7 @@ impl Node {
         *operation.answers(peer) =
             Answers { missing: operation.keys.len() as u32, ..Answers::default() };
         for key in operation.each_key() {
-            let id = self.ask(Asked { operation: ticket, key, peer, revision: None });
+            let id = self.ask(Question { operation: ticket, key, peer, revision: None });
             let digest = operation.digests[key as usize];
             let (vnode, key) = (operation.vnode, operation.key(key));
             batch.to(peer).send(&Message::Check { id, vnode, flags: 0, digest, key });
@@ -377,6 +397,11 @@ impl Node {
         revision: Revision,
     ) {
         let Some(peer) = self.routes.index(to) else { return };
+        if !self.routes.holds(operation.vnode, peer) {
+            // A stand-in would only have to hand it on. It repairs nothing, and nobody waits: in
+            // keyspaces that have stand-ins an answer does not depend on who holds it.
+            return;
+        }
         self.metrics.read_repairs.bump();
         operation.answers(peer).missing = operation.keys.len() as u32;
         for key in operation.each_key() {
@@ -385,7 +410,7 @@ impl Node {
             // What cannot be read here cannot be brought there.
             let held = held.unwrap_or(false);
             let revision = Some(revision);
-            let id = self.ask(Asked { operation: ticket, key, peer, revision });
+            let id = self.ask(Question { operation: ticket, key, peer, revision });
             if held {
                 let (vnode, record) = (operation.vnode, &record[..]);
                 batch.to(peer).send(&Message::Put { id, vnode, record });
@@ -413,7 +438,7 @@ impl Node {
         }
         operation.reply = ReplyBytes::from_slice(&out.bytes);
         if !batch.records.ends.is_empty() {
-            self.replicate(batch, vnode, Some(Waiter::Quorum(ticket)));
+            self.replicate(batch, vnode, &[], Some(Waiter::Quorum(ticket)));
             return Ran::Changed;
         }
         // A write of another client between the two locks makes it look grown: confirmed anew.
@@ -443,8 +468,21 @@ impl Node {
         });
     }
 
-    /// A peer has stored a write-back.
+    /// A peer has stored a write-back or an entry that was kept for it, or (`ok` is false) has not.
     pub(super) fn put_answered(&self, batch: &mut Batch, peer: PeerIndex, id: u64, ok: bool) {
+        let hint = {
+            let mut all = self.operations.asked.lock();
+            match all.find(Ticket::of(id)) {
+                Some(&mut Asked::Hint(sent)) if sent.peer == peer => {
+                    all.remove(Ticket::of(id));
+                    Some(sent)
+                }
+                _ => None,
+            }
+        };
+        if let Some(sent) = hint {
+            return self.hint_answered(&sent, ok);
+        }
         self.answered(batch, peer, id, |_, _, _, _| ok.then_some(()));
     }
 
@@ -454,17 +492,17 @@ impl Node {
         batch: &mut Batch,
         peer: PeerIndex,
         id: u64,
-        act: impl FnOnce(&Node, &mut Batch, &mut Operation, Asked) -> Option<()>,
+        act: impl FnOnce(&Node, &mut Batch, &mut Operation, Question) -> Option<()>,
     ) {
         let asked = {
             let mut all = self.operations.asked.lock();
             let ticket = Ticket::of(id);
             // Only the one that was asked may answer.
-            all.find(ticket).filter(|asked| asked.peer == peer).copied().inspect(|_| {
+            all.find(ticket).filter(|asked| asked.peer() == peer).copied().inspect(|_| {
                 all.remove(ticket);
             })
         };
-        let Some(asked) = asked else { return };
+        let Some(Asked::Question(asked)) = asked else { return };
         let Some(operation) = self.operation(asked.operation) else { return };
         let mut operation = operation.lock();
         let from = self.routes.node(peer);
@@ -560,8 +598,13 @@ impl Node {
     pub(super) fn operations_lost(&self, batch: &mut Batch, peer: PeerIndex) {
         let gone: Vec<Ticket> = {
             let mut asked = self.operations.asked.lock();
-            let tickets = asked.tickets(|asked| asked.peer == peer);
-            tickets.into_iter().filter_map(|t| asked.remove(t)).map(|a| a.operation).collect()
+            let tickets = asked.tickets(|asked| asked.peer() == peer);
+            let of = |asked| match asked {
+                Asked::Question(question) => Some(question.operation),
+                // The hand-off learns of the loss by itself.
+                Asked::Hint(_) => None,
+            };
+            tickets.into_iter().filter_map(|t| asked.remove(t)).filter_map(of).collect()
         };
         for ticket in gone {
             self.tell_by_ticket(batch, ticket, Event::Lost(self.routes.node(peer)));
@@ -581,7 +624,11 @@ impl Node {
         }
         let mut operations = self.operations.operations.lock();
         let mut asked = self.operations.asked.lock();
-        for ticket in asked.tickets(|asked| operations.find(asked.operation).is_none()) {
+        let forgotten = asked.tickets(|asked| match asked {
+            Asked::Question(question) => operations.find(question.operation).is_none(),
+            Asked::Hint(sent) => sent.deadline <= now,
+        });
+        for ticket in forgotten {
             asked.remove(ticket);
         }
     }

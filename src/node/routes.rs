@@ -3,7 +3,7 @@
 //! The answer is needed for every command and changes only when a link comes or goes, so it is
 //! worked out then, for all vnodes, and read as one atomic word a vnode.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 
 use smallvec::SmallVec;
 
@@ -34,6 +34,10 @@ pub(super) struct Routes {
     me: PeerIndex,
     members: Box<[NodeId]>,
     replicas: Box<[Replicas]>,
+    /// Who stands in for them, in order.
+    fallbacks: Box<[Replicas]>,
+    /// Members that take no more hints.
+    full: Box<[AtomicBool]>,
     reach: Box<[AtomicU8]>,
     standings: Box<[AtomicU16]>,
 }
@@ -60,9 +64,14 @@ impl Routes {
         let replicas = (0..vnodes)
             .map(|v| topology.replicas(VnodeId(v)).iter().map(|&node| index(node)).collect())
             .collect();
+        let fallbacks = (0..vnodes)
+            .map(|v| topology.fallbacks(VnodeId(v)).into_iter().map(index).collect())
+            .collect();
         let routes = Routes {
             me: index(me),
             replicas,
+            fallbacks,
+            full: members.iter().map(|_| AtomicBool::new(false)).collect(),
             reach: members.iter().map(|_| AtomicU8::new(code(Reach::Down))).collect(),
             standings: (0..vnodes).map(|_| AtomicU16::new(0)).collect(),
             members: members.into(),
@@ -93,6 +102,41 @@ impl Routes {
 
     pub(super) fn replicas(&self, vnode: VnodeId) -> &Replicas {
         &self.replicas[vnode.index()]
+    }
+
+    /// A member takes no more hints, or takes some again.
+    pub(super) fn set_full(&self, peer: PeerIndex, full: bool) {
+        self.full[usize::from(peer)].store(full, Ordering::Release);
+    }
+
+    pub(super) fn is_full(&self, peer: PeerIndex) -> bool {
+        self.full[usize::from(peer)].load(Ordering::Acquire)
+    }
+
+    /// Who coordinates a blind write of a vnode none of whose replicas counts. If all of them are
+    /// full, one that will say so.
+    pub(super) fn stand_in(&self, vnode: VnodeId) -> Option<PeerIndex> {
+        let nodes: SmallVec<[NodeId; 8]> =
+            self.fallbacks[vnode.index()].iter().map(|&peer| self.node(peer)).collect();
+        let state = |node: NodeId, may_be_full: bool| match self.index(node) {
+            Some(peer) if may_be_full || !self.is_full(peer) => self.reach(peer),
+            _ => Reach::Down,
+        };
+        let with_room = route::stand_in(&nodes, |node| state(node, false));
+        self.index(with_room.or_else(|| route::stand_in(&nodes, |node| state(node, true)))?)
+    }
+
+    /// Others that may be given something of a vnode that is not theirs, in order.
+    pub(super) fn fallbacks(&self, vnode: VnodeId) -> SmallVec<[NodeId; 8]> {
+        let fits = |&&peer: &&PeerIndex| {
+            peer != self.me && self.reach(peer).counts() && !self.is_full(peer)
+        };
+        self.fallbacks[vnode.index()].iter().filter(fits).map(|&peer| self.node(peer)).collect()
+    }
+
+    /// What is believed of each replica of a vnode, in order of preference.
+    pub(super) fn reaches(&self, vnode: VnodeId) -> SmallVec<[Reach; 8]> {
+        self.replicas(vnode).iter().map(|&peer| self.reach(peer)).collect()
     }
 
     pub(super) fn holds(&self, vnode: VnodeId, peer: PeerIndex) -> bool {

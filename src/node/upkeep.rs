@@ -89,6 +89,10 @@ impl Node {
             }
         });
         log.begin(report.hlc_max)?;
+        if past.clean {
+            // The same actor goes on, and what it forgot is not in the log.
+            self.keyspace.suspect_forgotten();
+        }
         self.keyspace.replayed();
         self.keyspace.make_room(super::now());
         self.begin_compaction()?;

@@ -25,6 +25,7 @@ use super::contract::Contract;
 use super::member::Member;
 use super::planner::{Assignment, plan};
 use super::slot::{is_vnode_count, slots_of, vnode_of};
+use super::walk::affinity;
 
 /// Most members of a cluster; a claimed count above it is refused before anything is allocated.
 pub const MEMBERS_MAX: usize = 1_024;
@@ -201,6 +202,32 @@ impl Topology {
     /// Who holds `vnode`, which is below [`Topology::vnodes`]; the first coordinates.
     pub fn replicas(&self, vnode: VnodeId) -> &[NodeId] {
         &self.placement(vnode).replicas
+    }
+
+    /// Who stands in for replicas of `vnode` that are away, in order: every other member that holds
+    /// anything at all. Each vnode has an order of its own, so that the load of a lost node falls
+    /// on many; zones that have fewer of the vnode come first. (Dynamo §4.6.)
+    pub fn fallbacks(&self, vnode: VnodeId) -> Vec<NodeId> {
+        let replicas = self.replicas(vnode);
+        let mut left: Vec<&Member> = self
+            .members
+            .iter()
+            .filter(|one| one.weight > 0 && !replicas.contains(&one.node))
+            .collect();
+        left.sort_by_key(|member| (affinity(vnode, member.node), member.node));
+        let held = replicas.iter().filter_map(|&node| self.member(node));
+        let mut zones: Vec<&str> = held.map(|member| &*member.zone).collect();
+        let mut order = Vec::with_capacity(left.len());
+        while !left.is_empty() {
+            let of_zone =
+                |member: &Member| zones.iter().filter(|zone| **zone == member.zone).count();
+            let places = 0..left.len();
+            let next = places.min_by_key(|&place| of_zone(left[place])).unwrap_or(0);
+            let member = left.remove(next);
+            zones.push(&member.zone);
+            order.push(member.node);
+        }
+        order
     }
 
     /// The vnodes that `node` holds a replica of.
@@ -512,6 +539,34 @@ mod tests {
         assert_eq!(alone.contract().n(), 1);
         let ids = [alone.redis_id(NodeId(1)), alone.redis_id(NodeId(2))];
         assert!(ids[0] != ids[1] && ids.iter().all(|id| id.len() == 40));
+    }
+
+    #[test]
+    fn stand_ins_are_all_others_spread_over_zones() {
+        let zones = ["a", "a", "b", "b", "c", "c", "c"];
+        let members = zones.iter().zip(1..).map(|(zone, id)| Member {
+            zone: (*zone).to_owned(),
+            weight: u32::from(id != 7),
+            ..Member::new(NodeId(id), "localhost", 7_000 + id)
+        });
+        let contract = Contract::default();
+        let topology = Topology::from_members("t", members.collect(), 64, contract).unwrap();
+        let mut firsts = [0; 8];
+        for vnode in (0..64).map(VnodeId) {
+            let (replicas, fallbacks) = (topology.replicas(vnode), topology.fallbacks(vnode));
+            let mut all = [replicas, &fallbacks].concat();
+            all.sort_unstable();
+            assert_eq!(all, (1..=6).map(NodeId).collect::<Vec<_>>(), "n7 holds nothing");
+            let zone = |node: &NodeId| &topology.member(*node).unwrap().zone;
+            let mut of_fallbacks: Vec<_> = fallbacks.iter().map(zone).collect();
+            of_fallbacks.dedup();
+            assert_eq!(of_fallbacks.len(), 3, "one of each zone, as of the replicas");
+            firsts[usize::from(fallbacks[0].0)] += 1;
+        }
+        assert!(firsts[1..7].iter().all(|&count| count > 2), "{firsts:?}");
+        assert!(
+            topology.members().len() == 7 && self::topology(3, 8).fallbacks(VnodeId(0)).is_empty()
+        );
     }
 
     proptest! {

@@ -339,6 +339,8 @@ fn about_peers(server: &Server, text: &mut Text) {
                 format!("link=down,age_s={},why={why}", seconds(since))
             }
         };
+        let (keys, bytes) = node.hints_for(peer);
+        text.row(&format!("hints_for_{peer}"), format_args!("keys={keys},bytes={bytes}"));
         let state = reach_name(node.reach(peer));
         let (received, sent) = (counters.bytes_in.read(), counters.bytes_out.read());
         text.row(
@@ -366,14 +368,16 @@ pub(super) fn reach_name(reach: Reach) -> &'static str {
     }
 }
 
-/// The keys that this node holds, whoever coordinates them.
+/// The keys that this node holds as a replica, whoever coordinates them.
 fn about_keyspace(server: &Server, text: &mut Text) {
     let counts = |vnode| server.node.keyspace().counts(vnode);
-    let all = all_vnodes(server).map(counts).fold(VnodeCounts::default(), |sum, one| VnodeCounts {
+    let held = server.node.topology().vnodes_of(server.node.id());
+    let all = held.map(counts).fold(VnodeCounts::default(), |sum, one| VnodeCounts {
         live: sum.live + one.live,
         expiring: sum.expiring + one.expiring,
         held: sum.held + one.held,
         cold: sum.cold + one.cold,
+        stored: sum.stored + one.stored,
     });
     if all.live > 0 {
         text.row("db0", format_args!("keys={},expires={},avg_ttl=0", all.live, all.expiring));

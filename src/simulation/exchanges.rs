@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 
-use crate::anti_entropy::exchange::{Effect, Exchange, Message, Scope, respond, responds_to};
-use crate::anti_entropy::tree::BucketSet;
+use crate::anti_entropy::exchange::{Effect, Exchange, Needs, compare, needs, respond};
+use crate::anti_entropy::keys::{KeyList, Span};
+use crate::anti_entropy::message::{Message, Scope};
+use crate::anti_entropy::tree::{BUCKETS, BucketSet, Tree};
+use crate::base::hash::Digest;
 use crate::base::id::VnodeId;
 use crate::coordinator::route::Reach;
 use crate::value::record::{self, Record};
@@ -16,6 +19,9 @@ use super::world::{Due, World, place};
 
 /// An exchange that has not come to its end by then is given up and begun anew.
 const STUCK_MS: u64 = 400;
+
+/// Keys of one list: so few that walks go in pieces.
+const LIST_KEYS_MAX: usize = 3;
 
 /// The exchange that a node has begun with a peer.
 #[derive(Clone, Debug)]
@@ -77,12 +83,12 @@ impl World {
         let whole = recovering && !self.is(Mutant::NoWholeExchange);
         let scope = if whole { Scope::Whole } else { Scope::Differing };
         let counting = self.nodes[at].reach[peer] == Reach::Up;
+        let tree = self.tree(at, vnode, scope);
         let node = &mut self.nodes[at];
         node.peers[peer].exchanges += 1;
         let number = node.peers[peer].exchanges;
         let mut effects = Vec::new();
-        let exchange =
-            node.keyspace.tree(vnode, |tree| Exchange::start(number, scope, tree, &mut effects));
+        let exchange = Exchange::start(number, scope, &tree, &mut effects);
         node.peers[peer].exchange =
             Some(Active { vnode, number, exchange, counting, whole: recovering });
         self.note(|_| {
@@ -108,17 +114,45 @@ impl World {
         message: &Message,
     ) {
         let mut effects = Vec::new();
-        let node = &mut self.nodes[at];
-        let asks = responds_to(message);
-        let active = node.peers[peer].exchange.as_mut();
-        node.keyspace.tree(vnode, |tree| {
-            if asks {
-                respond(message, tree, &mut effects);
-            } else if let Some(active) = active.filter(|active| active.vnode == vnode) {
-                active.exchange.on_message(message, tree, &mut effects);
+        let begun = match needs(message) {
+            Needs::Tree(scope) => {
+                respond(message, &self.tree(at, vnode, scope), &mut effects);
+                false
             }
+            Needs::Keys(scope, span) => {
+                compare(message, &self.list(at, vnode, scope, span), &mut effects);
+                false
+            }
+            Needs::Over => return,
+            Needs::Nothing => {
+                let active = self.nodes[at].peers[peer].exchange.as_ref();
+                let Some(active) = active.filter(|active| active.vnode == vnode) else { return };
+                let tree = self.tree(at, vnode, active.exchange.scope());
+                if let Some(active) = &mut self.nodes[at].peers[peer].exchange {
+                    active.exchange.on_message(message, &tree, &mut effects);
+                }
+                true
+            }
+        };
+        self.carry_out_exchange(at, peer, vnode, begun, effects);
+    }
+
+    /// The tree of what `scope` compares.
+    fn tree(&self, at: usize, vnode: VnodeId, scope: Scope) -> Tree {
+        let node = &self.nodes[at];
+        if !scope.compares_states() {
+            return node.keyspace.tree(vnode, Clone::clone);
+        }
+        let mut sums = Box::new([Digest::NONE; BUCKETS]);
+        node.keyspace.read(vnode, node.wall(self.now), |keys| {
+            keys.add_sums(scope, BucketSet::ALL, &mut sums);
         });
-        self.carry_out_exchange(at, peer, vnode, !asks, effects);
+        Tree::of(sums)
+    }
+
+    fn list(&self, at: usize, vnode: VnodeId, scope: Scope, span: Span) -> KeyList {
+        let node = &self.nodes[at];
+        node.keyspace.read(vnode, node.wall(self.now), |keys| keys.list(scope, span, LIST_KEYS_MAX))
     }
 
     fn carry_out_exchange(
@@ -135,8 +169,16 @@ impl World {
                 Effect::Send(message) => {
                     self.send(at, peer, Frame::Tree { vnode, message });
                 }
-                Effect::SendEntriesOf(buckets) => {
-                    self.send_entries(at, peer, vnode, buckets);
+                Effect::List { scope, span } => {
+                    let list = self.list(at, vnode, scope, span);
+                    let mut more = Vec::new();
+                    if let Some(active) = self.nodes[at].peers[peer].exchange.as_mut() {
+                        active.exchange.on_keys(list, &mut more);
+                    }
+                    effects.extend(more);
+                }
+                Effect::SendEntries(hashes) => {
+                    self.send_entries(at, peer, vnode, &hashes);
                     if let Some(active) = self.nodes[at].peers[peer].exchange.as_mut()
                         && initiates
                     {
@@ -155,16 +197,14 @@ impl World {
         }
     }
 
-    fn send_entries(&mut self, at: usize, peer: usize, vnode: VnodeId, buckets: BucketSet) {
+    fn send_entries(&mut self, at: usize, peer: usize, vnode: VnodeId, hashes: &[u64]) {
         let mut records = Vec::new();
         let node = &self.nodes[at];
         node.keyspace.read(vnode, node.wall(self.now), |keys| {
-            let cold = keys.records(
-                |bucket| buckets.contains(bucket),
-                |key, record| {
-                    records.push((key.to_vec(), record.to_vec()));
-                },
-            );
+            let cold = keys.records_of(hashes, |record| {
+                let name = record::decode_key(record).expect("a record names its key");
+                records.push((name.to_vec(), record.to_vec()));
+            });
             assert!(cold.is_empty(), "there is no log to be cold in");
         });
         // A table's order is its own affair; a world's must be its seed's.

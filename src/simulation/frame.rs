@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::anti_entropy::exchange;
+use crate::anti_entropy::message;
 use crate::base::hash::Digest;
 use crate::base::id::VnodeId;
 
@@ -86,7 +86,7 @@ pub(super) enum Frame {
     },
     Tree {
         vnode: VnodeId,
-        message: exchange::Message,
+        message: message::Message,
     },
     Status {
         counts: bool,

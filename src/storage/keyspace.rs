@@ -104,6 +104,8 @@ pub(super) struct Vnode {
     pub(super) tree: Tree,
     pub(super) sole: bool,
     pub(super) next_expiry: Option<UnixMs>,
+    /// Of a vnode held for others: up to where this node may have forgotten what it wrote here.
+    pub(super) forgotten: Option<Hlc>,
     live: usize,
     expiring: usize,
     cold: usize,
@@ -139,8 +141,8 @@ impl Vnode {
 
     /// Forgets all that is said of keys.
     pub(super) fn clear(&mut self) {
-        let Vnode { hlc, sole, table, .. } = *self;
-        *self = Vnode { hlc, sole, table, ..Vnode::default() };
+        let Vnode { hlc, sole, table, forgotten, .. } = *self;
+        *self = Vnode { hlc, sole, table, forgotten, ..Vnode::default() };
     }
 
     /// Whether any key is cold.
@@ -160,6 +162,8 @@ pub struct VnodeCounts {
     pub held: usize,
     /// Held keys whose values are in the log only.
     pub cold: usize,
+    /// Bytes of the frames that would hold everything once.
+    pub stored: usize,
 }
 
 impl Keyspace {
@@ -297,6 +301,12 @@ impl Keyspace {
         self.for_all(|vnode| vnode.reserve(of_vnode as usize));
     }
 
+    /// Says that this node's actor wrote in an earlier process, too, and may have handed on and
+    /// forgotten some of it.
+    pub fn suspect_forgotten(&self) {
+        self.for_all(|vnode| vnode.suspect_forgotten());
+    }
+
     /// Makes the tables as small as their keys allow.
     pub(super) fn fit_tables(&self) {
         self.for_all(|vnode| vnode.fit_table());
@@ -319,7 +329,8 @@ impl Keyspace {
     pub fn counts(&self, vnode: VnodeId) -> VnodeCounts {
         let held = self.map.shards()[vnode.index()].read().len();
         let state = self.vnodes[vnode.index()].lock();
-        VnodeCounts { live: state.live, expiring: state.expiring, held, cold: state.cold }
+        let Vnode { live, expiring, cold, stored, .. } = *state;
+        VnodeCounts { live, expiring, held, cold, stored }
     }
 
     /// The digest of everything alive in one vnode, and that of each of its buckets.

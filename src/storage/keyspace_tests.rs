@@ -8,14 +8,14 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 
 use crate::anti_entropy::tree::Tree;
-use crate::base::hash::HashSeed;
+use crate::base::hash::{Digest, HashSeed};
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
 use crate::base::time::UnixMs;
 use crate::value::change::{Amount, Change, Expire};
 use crate::value::record;
 use crate::value::view::Views;
 
-use super::keyspace::Keyspace;
+use super::keyspace::{Keyspace, VnodeCounts};
 use super::vnode_write::Merged;
 
 const VNODE: VnodeId = VnodeId(1);
@@ -83,6 +83,54 @@ fn change_of(step: &Step, now: u64, model: &mut Model) -> Option<(Vec<u8>, Chang
         }
         Step::Wait(_) => return None,
     })
+}
+
+fn write(keyspace: &Keyspace, key: &[u8], change: &Change<'_>, now: u64) {
+    let actor = Actor::new(NodeId(9), Boot(1));
+    keyspace.write(VNODE, UnixMs(now), |keys| {
+        keys.apply_blind(key, change, actor, &mut BytesMut::new()).unwrap();
+    });
+}
+
+fn forget(keyspace: &Keyspace, key: &[u8], state: Digest) -> bool {
+    let actor = Actor::new(NodeId(9), Boot(1));
+    keyspace.write(VNODE, UnixMs(5), |keys| keys.forget(key, state, actor))
+}
+
+#[test]
+fn what_has_changed_since_is_not_forgotten() {
+    let keyspace = Keyspace::new(2, SEED);
+    let add = Change::Increment(Amount::Int(1));
+    let state = |key: &[u8]| keyspace.read(VNODE, UnixMs(9), |keys| keys.state_digest(key));
+    for key in [&b"key"[..], b""] {
+        write(&keyspace, key, &add, 1);
+        let first = state(key);
+        write(&keyspace, key, &add, 2);
+        assert!(!forget(&keyspace, key, first), "it has changed");
+        assert!(forget(&keyspace, key, state(key)));
+        assert!(!forget(&keyspace, key, Digest::NONE), "it is not there");
+        assert_eq!(keyspace.counts(VNODE), VnodeCounts::default());
+        check_sums(&keyspace);
+    }
+}
+
+#[test]
+fn a_stand_in_writes_as_a_replica_until_it_has_forgotten() {
+    let keyspace = Keyspace::new(2, SEED);
+    let context = |key: &[u8]| {
+        let entry = keyspace.read(VNODE, UnixMs(9), |keys| keys.entry(key));
+        entry.map(|entry| entry.context().to_string())
+    };
+    let add = Change::Increment(Amount::Int(1));
+    (1..3).for_each(|now| write(&keyspace, b"a", &add, now));
+    assert_eq!(context(b"a").as_deref(), Some("D([n9,2])"));
+    let state = keyspace.read(VNODE, UnixMs(9), |keys| keys.state_digest(b"a"));
+    assert!(forget(&keyspace, b"a", state));
+    (3..5).for_each(|now| write(&keyspace, b"a", &add, now));
+    assert_eq!(context(b"a").as_deref(), Some("D()+[n9,1]+[n9,2]"));
+    let put = Change::Put { value: Cow::Borrowed(b"7"), expire: Expire::Clear };
+    write(&keyspace, b"a", &put, 5);
+    assert_eq!(context(b"a").as_deref(), Some("D([n9,3])"));
 }
 
 /// The sums that the keyspace keeps, worked out by a walk.

@@ -78,6 +78,12 @@ pub(super) fn change_in(keyspace: &Keyspace, vnode: VnodeId, number: u32) {
     };
     let now = UnixMs(1_000 + u64::from(number));
     keyspace.write(vnode, now, |keys| {
+        if number % 13 == 5 && !keys.is_sole() {
+            // What was held for others has reached them.
+            let state = keys.read().state_digest(&key);
+            keys.forget(&key, state, actor);
+            return;
+        }
         // An increment of nothing or a delete of what is not there may be refused.
         let _ = keys.apply(&key, &change, actor, &mut BytesMut::new());
     });

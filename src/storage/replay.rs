@@ -72,7 +72,8 @@ impl VnodeWrite<'_> {
     }
 
     fn replay_entry(&mut self, hash: u64, key: &[u8], entry: &Entry, base: Place, whole: bool) {
-        if self.vnode.sole && entry.is_tombstone() {
+        let is_nothing = !entry.is_live() && entry.context().is_empty();
+        if is_nothing || self.vnode.sole && entry.is_tombstone() {
             self.remove(hash, key);
             return;
         }

@@ -17,7 +17,7 @@ use crate::value::view::{Body, Missing, View, Views};
 
 use super::block::{Block, Form, Table, blocks};
 use super::warming::{ColdRecord, Tier};
-use super::weight::decoded;
+use super::weight::{Weight, decoded};
 
 /// Reads of one vnode, whose lock is held.
 pub struct VnodeRead<'a> {
@@ -162,6 +162,17 @@ impl<'a> VnodeRead<'a> {
             }
         }
         cold
+    }
+
+    /// Keys, state digests and bytes of a frame (about) of everything held whose hash begins with
+    /// one of `tags`.
+    pub fn states(&self, tags: Range<u16>, mut visit: impl FnMut(&[u8], u64, Digest, usize)) {
+        let wanted = |block: &&Block| tags.contains(&u16::from(block.tag()));
+        for block in blocks(self.table).filter(wanted) {
+            let hash = self.seed.key(block.key());
+            let stored = Weight::of(self.seed, hash, block).stored;
+            visit(block.key(), hash, state_digest(self.seed, hash, block), stored);
+        }
     }
 
     /// Where the value of `key` is.

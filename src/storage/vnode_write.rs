@@ -6,6 +6,7 @@
 //!        rest   entry              State, or Join if that is shorter   whole or fragment
 //! merge         plain or entry     State, or Join of what came         nothing
 //! sole replica: a delete leaves nothing, in the log a Gone; plain strings go to nobody
+//! forget        nothing          Gone                              nothing
 //! ```
 //!
 //! A frame is a Join only where a State stands before it, so that what is in the log of a key can
@@ -17,7 +18,7 @@ use smallvec::SmallVec;
 
 use crate::base::hash::{Digest, HashSeed};
 use crate::base::id::Actor;
-use crate::base::time::{Dot, UnixMs};
+use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::value::apply::{ApplyError, Delta};
 use crate::value::change::{Change, Expire};
 use crate::value::entry::Entry;
@@ -45,6 +46,14 @@ pub struct VnodeWrite<'a> {
     pub(super) visits: bool,
     pub(super) missing: &'a Missing,
     pub(super) now: UnixMs,
+}
+
+/// Who writes here.
+#[derive(Clone, Copy)]
+enum Author {
+    Replica,
+    /// One who may have forgotten what it wrote up to there.
+    StandIn(Hlc),
 }
 
 /// What became of a peer's record.
@@ -132,6 +141,33 @@ impl VnodeWrite<'_> {
         actor: Actor,
         out: &mut BytesMut,
     ) -> Result<Dot, ApplyError> {
+        self.apply_as(Author::Replica, key, change, actor, out)
+    }
+
+    /// The same by a stand-in, which holds the key for others ([`Entry::apply_blind`]). As long as
+    /// it has not forgotten anything that it wrote here, it writes as a replica does.
+    ///
+    /// # Panics
+    /// As [`VnodeWrite::apply`].
+    pub fn apply_blind(
+        &mut self,
+        key: &[u8],
+        change: &Change<'_>,
+        actor: Actor,
+        out: &mut BytesMut,
+    ) -> Result<Dot, ApplyError> {
+        let author = self.vnode.forgotten.map_or(Author::Replica, Author::StandIn);
+        self.apply_as(author, key, change, actor, out)
+    }
+
+    fn apply_as(
+        &mut self,
+        author: Author,
+        key: &[u8],
+        change: &Change<'_>,
+        actor: Actor,
+        out: &mut BytesMut,
+    ) -> Result<Dot, ApplyError> {
         let after = match change {
             // The client may have seen writes of which this node has not heard.
             Change::Seen(seen) => self.vnode.hlc.max(seen.context.hlc_max()),
@@ -142,13 +178,13 @@ impl VnodeWrite<'_> {
         let applied = match change {
             Change::Put { value, expire } => self.put(hash, key, value, *expire, dot, out),
             Change::Delete if self.vnode.sole => {
-                self.forget(hash, key, || tombstone(dot, now));
+                self.forget_sole(hash, key, || tombstone(dot, now));
                 true
             }
             _ => false,
         };
         if !applied {
-            self.apply_to_entry(hash, key, change, dot, out)?;
+            self.apply_to_entry(author, hash, key, change, dot, out)?;
         }
         self.vnode.hlc = dot.hlc;
         Ok(dot)
@@ -196,6 +232,7 @@ impl VnodeWrite<'_> {
 
     fn apply_to_entry(
         &mut self,
+        author: Author,
         hash: u64,
         key: &[u8],
         change: &Change<'_>,
@@ -215,7 +252,10 @@ impl VnodeWrite<'_> {
             }
             Some(Form::ColdEntry(_)) => panic!("a key is warmed before a change of its entry"),
         };
-        let delta = entry.apply(change, dot, self.now)?;
+        let delta = match author {
+            Author::Replica => entry.apply(change, dot, self.now)?,
+            Author::StandIn(forgotten) => entry.apply_blind(change, dot, self.now, forgotten)?,
+        };
         let start = out.len();
         if let Some(plain) = entry.as_plain() {
             encode_plain(out, key, &plain);
@@ -230,7 +270,7 @@ impl VnodeWrite<'_> {
             Delta::Fragment(fragment) => encode_delta(out, key, fragment),
         }
         if self.vnode.sole && entry.is_tombstone() {
-            self.forget(hash, key, || entry);
+            self.forget_sole(hash, key, || entry);
         } else {
             self.log_entry(hash, key, &entry, &encoded, base, &out[start..]);
         }
@@ -282,7 +322,7 @@ impl VnodeWrite<'_> {
         bytes: &[u8],
     ) {
         if self.vnode.sole && entry.is_tombstone() {
-            return self.forget(hash, key, || entry.clone());
+            return self.forget_sole(hash, key, || entry.clone());
         }
         if let Some(plain) = entry.as_plain() {
             let place = self.journal.append(Kind::State, |out| encode_plain(out, key, &plain));
@@ -394,8 +434,46 @@ impl VnodeWrite<'_> {
         }
     }
 
+    /// Forgets what is held of `key` for others, if that is still the state with this digest: all
+    /// replicas have it. `actor` is this node's.
+    pub fn forget(&mut self, key: &[u8], state: Digest, actor: Actor) -> bool {
+        let seed = self.seed();
+        let hash = seed.key(key);
+        let Some(block) = self.find(hash, key) else { return false };
+        if state_digest(seed, hash, block) != state {
+            return false;
+        }
+        let wrote = match block.form() {
+            Form::Plain(plain) => plain.dot.actor == actor,
+            Form::ColdPlain(stub) => stub.plain.dot.actor == actor,
+            Form::Entry(bytes) => {
+                let entry = decoded(bytes);
+                let marks = entry.context().vector().iter().chain(entry.context().cloud());
+                marks.into_iter().any(|mark| mark.dot.actor == actor)
+            }
+            // Its history is on disk.
+            Form::ColdEntry(_) => true,
+        };
+        if wrote {
+            self.vnode.forgotten = Some(self.vnode.hlc);
+        }
+        self.remove(hash, key);
+        if key.is_empty() {
+            // As of a sole replica; of a state that knows nothing no block is made either.
+            self.journal.append(Kind::State, |out| encode_whole(out, key, &Entry::new()));
+        } else {
+            self.journal.copy(Kind::Gone, key);
+        }
+        true
+    }
+
+    /// This node may have written keys here in an earlier process and forgotten them since.
+    pub(super) fn suspect_forgotten(&mut self) {
+        self.vnode.forgotten = Some(self.vnode.hlc);
+    }
+
     /// Forgets what is held of a key, of which `tombstone` would be left: only for a sole replica.
-    fn forget(&mut self, hash: u64, key: &[u8], tombstone: impl FnOnce() -> Entry) {
+    fn forget_sole(&mut self, hash: u64, key: &[u8], tombstone: impl FnOnce() -> Entry) {
         if !self.remove(hash, key) {
             return;
         }

@@ -34,11 +34,17 @@ pub enum Delta {
     Fragment(Fragment),
 }
 
+/// Most single dots of a key on which a stand-in counts further. They stay with the key, and every
+/// write copies them.
+const SINGLE_DOTS_MAX: usize = 256;
+
 /// Why a change was not applied. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ApplyError {
     /// The write has not seen the values that are there, and one more would be too many.
     TooManySiblings,
+    /// A stand-in that has forgotten what it handed on has counted on the key too often since.
+    TooManySingleDots,
     /// The same, and together they would be larger than one value may be.
     SiblingsTooLarge,
 }
@@ -53,6 +59,10 @@ impl std::fmt::Display for ApplyError {
                      write has not seen, nothing was done"
                 )
             }
+            ApplyError::TooManySingleDots => f.write_str(
+                "CLUSTERDOWN the key's replicas are away and a stand-in has counted on it too \
+                 often, nothing was done",
+            ),
             ApplyError::SiblingsTooLarge => f.write_str(
                 "TOOMANYSIBLINGS the key's concurrent values would together be larger than a value \
                  may be, nothing was done",
@@ -68,8 +78,8 @@ impl std::error::Error for ApplyError {}
 enum Author {
     /// A replica of the key: it knows all that its own actor has written there.
     Replica,
-    /// A stand-in, which may have handed on and forgotten what it wrote before.
-    StandIn,
+    /// A stand-in, which may have handed on and forgotten what it wrote up to this timestamp.
+    StandIn(Hlc),
 }
 
 impl Entry {
@@ -88,8 +98,13 @@ impl Entry {
         self.write(change, dot, now, Author::Replica)
     }
 
-    /// The same on a stand-in that is no replica of the key. Its dot stays single, for nobody
-    /// knows what the stand-in wrote and handed on before; what travels says so.
+    /// The same on a stand-in that is no replica of the key, and that may have handed on and
+    /// forgotten what it wrote up to `forgotten`.
+    ///
+    /// Counting there builds on nothing but what was begun since: a sum that lacks a forgotten part
+    /// would take the place of the whole one, and a vector over forgotten dots would say that they
+    /// were removed. So the dot stays single, and what travels says so. A Put needs none of this:
+    /// it removes what its author wrote before, remembered or not.
     ///
     /// # Panics
     /// As [`Entry::apply`].
@@ -98,8 +113,14 @@ impl Entry {
         change: &Change<'_>,
         dot: Dot,
         now: UnixMs,
+        forgotten: Hlc,
     ) -> Result<Delta, ApplyError> {
-        self.write(change, dot, now, Author::StandIn)
+        let overwrites = matches!(change, Change::Put { .. });
+        if !overwrites && self.context.cloud().len() >= SINGLE_DOTS_MAX {
+            return Err(ApplyError::TooManySingleDots);
+        }
+        let author = if overwrites { Author::Replica } else { Author::StandIn(forgotten) };
+        self.write(change, dot, now, author)
     }
 
     fn write(
@@ -203,9 +224,20 @@ impl Entry {
         let visible = self.visible(now).is_some_and(|(kind, _)| kind == Kind::String);
         let string = self.fields.first_mut().filter(|field| visible && field.name.is_empty());
         let winner = string.and_then(|field| field.register.winner_mut());
+        let knows_sum = |base: &Dot| match author {
+            Author::Replica => true,
+            Author::StandIn(forgotten) => base.actor == dot.actor && base.hlc > forgotten,
+        };
         let named = if let Some(winner) = winner {
-            winner.add(dot, amount);
-            vec![winner.dot]
+            if knows_sum(&winner.dot) {
+                winner.add(dot, amount);
+                vec![winner.dot]
+            } else {
+                let mut zero = Sibling::new(dot, Base::Zero);
+                zero.add(dot, amount);
+                self.push(STRING, zero);
+                vec![]
+            }
         } else {
             let removed = self.live_dots();
             self.clear();

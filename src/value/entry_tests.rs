@@ -12,7 +12,7 @@ use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::base::wire::{Put, WireError};
 use crate::version::laws::broken_law;
 
-use super::apply::Delta;
+use super::apply::{ApplyError, Delta};
 use super::change::{Amount, Change, Expire};
 use super::entry::Entry;
 use super::fragment::Fragment;
@@ -303,16 +303,57 @@ fn a_dot_that_does_not_rise_is_a_bug() {
     apply(&mut key, &set("w"), dot(5, 2));
 }
 
+/// A stand-in counts as one that has forgotten what it wrote up to timestamp 3.
+fn count_blindly(hint: &mut Entry, amount: i128, at: Dot) -> Fragment {
+    match hint.apply_blind(&add(amount), at, NOW, Hlc(3)) {
+        Ok(Delta::Fragment(counted)) => counted,
+        other => panic!("increments travel as fragments: {other:?}"),
+    }
+}
+
 #[test]
 fn a_stand_in_claims_single_dots_only() {
     let mut hint = Entry::new();
-    hint.apply_blind(&set("v"), dot(4, 9), NOW).unwrap();
-    let Delta::Fragment(counted) = hint.apply_blind(&add(1), dot(5, 9), NOW).unwrap() else {
-        panic!("increments travel as fragments")
-    };
+    hint.apply_blind(&set("7"), dot(4, 9), NOW, Hlc(3)).unwrap();
+    let counted = count_blindly(&mut hint, 1, dot(5, 9));
     assert_eq!(counted.prev(), None);
-    assert_eq!(hint.context().to_string(), "D()+[n9,1]+[n9,2]");
-    assert_eq!(hint.as_plain(), None);
+    assert_eq!(hint.context().to_string(), "D([n9,1])+[n9,2]");
+    // What it set since it forgot, it knows: one base.
+    assert_eq!((shown(&hint).as_deref(), hint.siblings().count()), (Some("8"), 1));
+}
+
+#[test]
+fn a_stand_in_adds_to_no_sum_that_it_may_have_forgotten_a_part_of() {
+    let base = entry(&[(set("100"), dot(1, 1))]);
+    let mut first = base.clone();
+    count_blindly(&mut first, 5, dot(2, 9));
+    let replica = joined(&base, &first);
+    assert_eq!(shown(&replica).as_deref(), Some("105"));
+    // It handed that on, forgot it, and is told of the base by another.
+    let mut second = base;
+    count_blindly(&mut second, 20, dot(6, 9));
+    count_blindly(&mut second, 1, dot(7, 9));
+    assert_eq!(second.siblings().count(), 2, "its own counting goes on in one place");
+    assert_eq!(shown(&joined(&replica, &second)).as_deref(), Some("126"));
+}
+
+#[test]
+fn a_stand_in_overwrites_what_it_wrote_before() {
+    let mut replica = Entry::new();
+    replica.apply_blind(&set("old"), dot(2, 9), NOW, Hlc::ZERO).unwrap();
+    let mut hint = Entry::new();
+    hint.apply_blind(&set("new"), dot(6, 9), NOW, Hlc(3)).unwrap();
+    replica.join(&hint);
+    assert_eq!((shown(&replica).as_deref(), replica.siblings().count()), (Some("new"), 1));
+}
+
+#[test]
+fn single_dots_of_a_stand_in_are_bounded() {
+    let mut hint = Entry::new();
+    let mut counts = (4..).map(|hlc| hint.apply_blind(&add(1), dot(hlc, 9), NOW, Hlc(3)));
+    assert_eq!(counts.position(|done| done == Err(ApplyError::TooManySingleDots)), Some(256));
+    hint.apply_blind(&set("0"), dot(999, 9), NOW, Hlc(3)).unwrap();
+    assert_eq!(hint.context().to_string(), "D([n9,257])");
 }
 
 // ---- stories of counters ------------------------------------------------------------------------
@@ -555,7 +596,9 @@ fn samples() -> Vec<Vec<u8>> {
         &entry(&[(set_until("5", 3_000), dot(1, 1)), (add(2), dot(2, 1))]),
         &entry(&[(Change::Increment(Amount::Float(0.5, 0.0)), dot(1, 2))]),
     );
-    whole.apply_blind(&add(1 << 70), dot(9, 3), NOW).unwrap();
+    // Told by somebody who does not know the author's write before it.
+    let counted = fragment(&mut whole.clone(), &add(1 << 70), dot(9, 3));
+    whole.join_delta(&Fragment::new(counted.dot(), None, counted.part().clone()));
     push(&|out| encode_whole(out, b"key", &whole));
     let mut counted = entry(&[(set("5"), dot(1, 1))]);
     let delta = fragment(&mut counted, &add(-1), dot(2, 1));

@@ -30,7 +30,7 @@ pub(super) enum Mutant {
     NoPrev,
     /// A replica that lost its tail goes on under its old name.
     SameActor,
-    /// A stand-in claims a vector.
+    /// A stand-in writes as a replica although it has forgotten what it handed on.
     HintVector,
     /// A write with a token does not learn what the token has seen.
     Unlearned,
@@ -120,6 +120,9 @@ struct Replica {
     boot: u16,
     entry: Entry,
     facts: Facts,
+    /// Of the stand-in: all that it ever wrote, and up to where it may have forgotten it.
+    wrote: Facts,
+    forgotten: Option<Hlc>,
 }
 
 #[derive(Clone)]
@@ -184,7 +187,8 @@ impl Simulation {
                     let to = (at + 1 + self.dice.roll(2) as usize) % 3;
                     self.exchange(at, to);
                 }
-                80..86 => self.write(3),
+                80 => self.exchange(3, at),
+                81..86 => self.write(3),
                 86..92 => self.saved[at] = self.replicas[at].clone(),
                 92..94 => self.crash(at),
                 94..96 => {
@@ -235,6 +239,12 @@ impl Simulation {
         let Replica { entry, facts, .. } = self.replicas[from].clone();
         self.replicas[to].entry.join(&entry);
         self.replicas[to].facts.learn(&facts);
+    }
+
+    /// The stand-in hands on and forgets.
+    fn forget(&mut self) {
+        let Replica { wrote, .. } = std::mem::take(&mut self.replicas[3]);
+        self.replicas[3] = Replica { wrote, forgotten: Some(self.clocks[3]), ..Replica::default() };
     }
 
     fn deliver(&mut self) {
@@ -313,9 +323,8 @@ impl Simulation {
     }
 
     fn write(&mut self, at: usize) {
-        if at == 3 {
-            // A stand-in hands on and forgets.
-            self.replicas[3] = Replica::default();
+        if at == 3 && self.dice.percent(40) {
+            self.forget();
         }
         let replica = &self.replicas[at];
         let clock = self.clocks[at].max(replica.entry.hlc_max()).next(self.now);
@@ -328,6 +337,14 @@ impl Simulation {
             (0..20, _) => {
                 let value = Cow::Owned(self.text(dot));
                 let change = Change::Put { value, expire: self.expire(dot) };
+                // Its own writes it has seen, remembered or not.
+                let Replica { wrote, facts, .. } = &mut self.replicas[at];
+                let own = |atom: &&Atom| match atom {
+                    Atom::Meta(made) | Atom::Value(made) => made.actor == dot.actor,
+                    Atom::Increment(..) => false,
+                };
+                facts.made.extend(wrote.made.iter().filter(own));
+                facts.removed.extend(wrote.made.iter().filter(own));
                 (change, alive, vec![Atom::Meta(dot), Atom::Value(dot)])
             }
             (20..30, _) if !alive.is_empty() => (Change::Delete, alive, vec![]),
@@ -345,7 +362,15 @@ impl Simulation {
                     _ => None,
                 });
                 let base = bases.max().expect("what shows has a base");
-                let made = vec![Atom::Increment(base, dot)];
+                let knows_sum = match (replica.forgotten, self.mutant) {
+                    (None, _) | (_, Mutant::HintVector) => true,
+                    (Some(since), _) => base.actor == dot.actor && base.hlc > since,
+                };
+                let made = if knows_sum {
+                    vec![Atom::Increment(base, dot)]
+                } else {
+                    vec![Atom::Value(dot), Atom::Increment(dot, dot)]
+                };
                 (self.increment(dot), BTreeSet::new(), made)
             }
             (50.., None) => {
@@ -364,11 +389,11 @@ impl Simulation {
             return;
         }
         if at == 3 {
-            self.replicas[3] = Replica::default();
+            self.forget();
         }
         let token = self.dice.roll(self.tokens.len() as u64) as usize;
         let (context, seen) = self.tokens[token].clone();
-        let Replica { entry, facts, boot } = &self.replicas[at];
+        let Replica { entry, facts, boot, .. } = &self.replicas[at];
         let known = self.clocks[at].max(entry.hlc_max()).max(context.hlc_max());
         let clock = known.next(self.now);
         let dot = Dot::new(clock, Actor::new(NodeId(at as u16), Boot(*boot)));
@@ -423,10 +448,13 @@ impl Simulation {
     }
 
     fn apply(&mut self, at: usize, change: &Change<'_>, dot: Dot, own: Facts) {
-        let blind = at == 3 && self.mutant != Mutant::HintVector;
-        let Replica { entry, facts, .. } = &mut self.replicas[at];
-        let apply = if blind { Entry::apply_blind } else { Entry::apply };
-        let delta = apply(entry, change, dot, self.now).expect("room for a value");
+        let Replica { entry, facts, wrote, forgotten, .. } = &mut self.replicas[at];
+        let applied = match forgotten.filter(|_| self.mutant != Mutant::HintVector) {
+            Some(since) => entry.apply_blind(change, dot, self.now, since),
+            None => entry.apply(change, dot, self.now),
+        };
+        let delta = applied.expect("room for a value");
+        wrote.learn(&own);
         facts.learn(&own);
         let mut bytes = Vec::new();
         let told = match delta {
@@ -447,7 +475,8 @@ impl Simulation {
             }
         };
         let lost = if at == 3 { 30 } else { 15 };
-        for to in (0..3).filter(|to| *to != at) {
+        // A replica tells the stand-in, too, when another is away.
+        for to in (0..4).filter(|to| *to != at) {
             if !self.dice.percent(lost) {
                 self.flying.push(Message { to, bytes: bytes.clone(), facts: told.clone() });
             }
@@ -462,7 +491,14 @@ impl Simulation {
             }
             for (dot, atoms) in &self.made {
                 let claimed = entry.context().contains(*dot);
-                if claimed && !atoms.iter().all(|atom| facts.knows(*atom)) {
+                // A stand-in that overwrites claims all it wrote. What it added to others' bases
+                // may be missing then: increments are joined whatever the contexts say.
+                let knows = |atom: &Atom| {
+                    let added =
+                        matches!(atom, Atom::Increment(base, dot) if base.actor != dot.actor);
+                    added && dot.actor.node() == NodeId(3) || facts.knows(*atom)
+                };
+                if claimed && !atoms.iter().all(knows) {
                     return Err(format!("replica {at} claims to know {dot:?}"));
                 }
             }

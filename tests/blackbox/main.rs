@@ -5,6 +5,7 @@
 
 mod deaths;
 mod durability;
+mod handoff;
 mod healing;
 mod hostile_clients;
 mod hostile_peers;

@@ -235,7 +235,7 @@ fn a_child_reads_the_same_settings() {
         "--peer-port", "9001", "--announce-host", "me", "--data-dir", "/d", "--threads", "3",
         "--cluster", "c", "--secret", "s", "--vnodes", "64", "--n", "5", "--r", "3", "--w", "3",
         "--maxmemory", "100mb", "--appendfsync", "always", "--segment-size", "2mb", "--lanes", "7",
-        "--accept-damage", "yes", "--request-timeout-ms", "9", "--exchange-interval", "4", "--exchange-rate", "2mb", "--requirepass", "p", "--maxclients", "8", "--timeout", "7",
+        "--accept-damage", "yes", "--request-timeout-ms", "9", "--exchange-interval", "4", "--exchange-rate", "2mb", "--hints-max", "9mb", "--requirepass", "p", "--maxclients", "8", "--timeout", "7",
         "--tcp-keepalive", "0", "--proto-max-bulk-len", "2mb", "--client-query-buffer-limit", "3mb",
         "--client-output-buffer-limit", "0", "--log", "debug", "--log-format", "json",
     ];

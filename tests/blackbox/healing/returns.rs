@@ -5,16 +5,26 @@ use std::fs;
 use crate::support::client::Value;
 use crate::support::cluster::{Cluster, Options};
 
-use super::told::{assert_held, await_equal, await_up, count, fill, write};
+use super::told::{assert_held, await_equal, await_up, count, fill, fill_with, write};
 
 const KEYS: usize = 300;
+
+/// Text of eight kilobytes that does not get shorter when it is packed.
+fn noise(seed: usize) -> String {
+    let mut state = seed as u64 + 1;
+    let mut digits = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        format!("{:08x}", state >> 32)
+    };
+    (0..1_024).map(|_| digits()).collect()
+}
 
 /// Kills the third of three nodes, and lets it miss something.
 fn missed(cluster: &mut Cluster) -> Vec<(String, String)> {
     let mut pairs = fill(&mut cluster.client(1), "before", KEYS);
     cluster.kill(3);
     let mut client = cluster.client(1);
-    pairs.extend(fill(&mut client, "missed", KEYS));
+    pairs.extend(fill_with(&mut client, "missed", KEYS, noise));
     write(&mut client, &["DEL", "before:0"]);
     pairs.remove(0);
     pairs
@@ -41,7 +51,7 @@ fn what_was_kept_for_it_is_sent() {
 
 #[test]
 fn without_enough_kept_it_is_compared() {
-    let mut cluster = Cluster::with(Options::new(3, 3, 1, 2).args("--stream-backlog-size 4kb"));
+    let mut cluster = Cluster::with(Options::new(3, 3, 1, 2).args("--stream-backlog-size 1mb"));
     let pairs = missed(&mut cluster);
     assert!(count(&cluster, &[1, 2], "stream_backlogs_dropped") > 0);
     cluster.restart(3);

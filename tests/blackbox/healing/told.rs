@@ -68,7 +68,17 @@ pub(super) fn count(cluster: &Cluster, nodes: &[usize], field: &str) -> u64 {
 
 /// Writes `name:0` to `name:COUNT`, each until it is acknowledged.
 pub(super) fn fill(client: &mut Client, name: &str, count: usize) -> Vec<(String, String)> {
-    let pair = |i: usize| (format!("{name}:{i}"), format!("value {i} of {name}"));
+    fill_with(client, name, count, |i| format!("value {i} of {name}"))
+}
+
+/// The same with values of one's own.
+pub(super) fn fill_with(
+    client: &mut Client,
+    name: &str,
+    count: usize,
+    value: impl Fn(usize) -> String,
+) -> Vec<(String, String)> {
+    let pair = |i: usize| (format!("{name}:{i}"), value(i));
     let pairs: Vec<_> = (0..count).map(pair).collect();
     for (key, value) in &pairs {
         write(client, &["SET", key, value]);
