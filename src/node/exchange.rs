@@ -472,7 +472,7 @@ impl Node {
             && let Some(Answering { owed: Some(owed), .. }) = walk.answering.remove(&vnode)
         {
             self.unsettled.settle_if(vnode, walk.peer, owed);
-            self.look_whether_caught_up(walk.peer);
+            self.look_whether_compared(walk.peer);
         }
     }
 
