@@ -224,7 +224,11 @@ impl Node {
         self.peers[usize::from(peer)].exchange.lost();
     }
 
-    /// When an exchange with `peer` that this node began was last through.
+    fn note_exchange(&self, peer: PeerIndex) {
+        self.peers[usize::from(peer)].exchange.through.store(super::now().0, Ordering::Relaxed);
+    }
+
+    /// When an exchange with `peer` was last through, whoever began it.
     pub fn last_exchange(&self, peer: NodeId) -> Option<UnixMs> {
         let peer = &self.peers[usize::from(self.routes.index(peer)?)];
         let through = peer.exchange.through.load(Ordering::Relaxed);
@@ -428,6 +432,7 @@ impl Node {
                 }
                 if matches!(&effects[..], [Effect::Send(Message { body: Body::Same, .. })]) {
                     walk.answering.remove(&vnode);
+                    self.note_exchange(walk.peer);
                 }
             }
             Needs::Keys(scope, span) => {
@@ -467,6 +472,7 @@ impl Node {
     /// The peer has sent everything in which the two differed since its root was answered. (Its
     /// comparison came after that answer, so also after what was owed by then.)
     fn peer_is_through(&self, walk: &mut Walk, vnode: VnodeId, number: u32) {
+        self.note_exchange(walk.peer);
         let answered = |answering: &Answering| answering.number == number;
         if walk.answering.get(&vnode).is_some_and(answered)
             && let Some(Answering { owed: Some(owed), .. }) = walk.answering.remove(&vnode)
@@ -599,7 +605,7 @@ impl Node {
         self.unsettled.settle_if(vnode, peer, active.owed);
         self.look_whether_compared(peer);
         self.metrics.exchanges.bump();
-        self.peers[usize::from(peer)].exchange.through.store(super::now().0, Ordering::Relaxed);
+        self.note_exchange(peer);
         if outcome.buckets > 0 {
             self.metrics.exchanges_differing.bump();
             self.metrics.exchange_keys_differing.add(u64::from(outcome.lacks.keys));
