@@ -124,12 +124,12 @@ impl World {
     }
 
     /// Everybody lives, counts, and owes nothing.
-    fn check_rest(&mut self) {
+    pub(super) fn check_rest(&mut self) {
         for at in 0..self.plan.nodes {
             let node = &self.nodes[at];
             let whole = node.alive
                 && node.recovery.is_over()
-                && node.unsettled.iter().all(|peers| *peers == 0)
+                && node.unsettled.is_empty()
                 && node.reach.iter().all(|reach| *reach == crate::coordinator::route::Reach::Up)
                 && node.operations.is_empty()
                 && node.awaited.is_empty()

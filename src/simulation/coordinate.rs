@@ -65,7 +65,7 @@ impl World {
 
     fn counting(&self, at: usize, vnode: VnodeId) -> u8 {
         let replicas = &self.chart.replicas[vnode.index()];
-        replicas.iter().filter(|&&peer| self.nodes[at].reach[peer] == Reach::Up).count() as u8
+        replicas.iter().filter(|&&peer| self.nodes[at].reach[peer].counts()).count() as u8
     }
 
     /// A client's request comes to its node.
@@ -77,6 +77,9 @@ impl World {
         let reach = |node| self.reach(at, node);
         match route::route(&replicas, id_of(at), route::Origin::Client, reach) {
             Route::Local => self.coordinate(at, request, Origin::Client),
+            Route::Forward(peer) if !self.reach(at, peer).is_linked() => {
+                self.answer(at, request, Origin::Client, Outcome::NotRun);
+            }
             Route::Forward(peer) => self.forward(at, request, place_of(peer)),
             Route::Nobody => self.answer(at, request, Origin::Client, Outcome::NotRun),
         }
@@ -155,7 +158,7 @@ impl World {
         let quorum = self.plan.quorum;
         let replicas = self.chart.replicas[vnode.index()].len();
         let mut ask = quorum.effective(Override::default(), replicas).expect("the contract's own");
-        if ask.r == 1 && self.nodes[at].unsettled[vnode.index()] != 0 {
+        if ask.r == 1 && self.nodes[at].unsettled.contains(vnode.index()) {
             let covering = ask.n - quorum.w.min(ask.n) + 1;
             ask.r = covering.min(self.counting(at, vnode)).max(1);
         }
@@ -286,23 +289,21 @@ impl World {
 
     // ---- replicating --------------------------------------------------------------------------
 
-    /// Sends a change to every other replica there is a link to. Those that count, by their
-    /// places, are the answer; each of them is told to `waiter`.
+    /// Sends a change to every other replica, or into its backlog while there is no link. Those that
+    /// count, by their places, are the answer; each of them is told to `waiter`.
     pub(super) fn replicate(&mut self, at: usize, told: &Told, waiter: Option<Waiter>) -> u16 {
         let mut candidates = 0;
         let replicas = &self.chart.replicas[told.vnode.index()];
         for (nth, &peer) in replicas.iter().enumerate() {
-            let reach = self.nodes[at].reach[peer];
-            if peer == at || reach == Reach::Down || !self.send(at, peer, Frame::Rep(told.clone()))
-            {
+            if peer == at {
                 continue;
             }
-            let stream = &mut self.nodes[at].peers[peer];
-            stream.sent += 1;
-            if reach == Reach::Up {
+            let counts = self.nodes[at].reach[peer].counts();
+            let sent = self.send(at, peer, Frame::Rep(told.clone()));
+            if let Some(sequence) = sent.filter(|_| counts) {
                 candidates |= 1 << nth;
                 if let Some(waiter) = waiter {
-                    stream.waiters.push_back((stream.sent, nth, waiter));
+                    self.nodes[at].peers[peer].waiters.push_back((sequence, nth, waiter));
                 }
             }
         }
@@ -311,6 +312,7 @@ impl World {
 
     /// `peer` holds every change of the stream up to `upto`.
     pub(super) fn acknowledged(&mut self, at: usize, peer: usize, upto: u64) {
+        self.stream_acknowledged(at, peer, upto);
         while let Some(&(sequence, nth, waiter)) = self.nodes[at].peers[peer].waiters.front() {
             if sequence > upto {
                 break;

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use crate::anti_entropy::exchange::{Effect, Exchange, Needs, compare, needs, respond};
 use crate::anti_entropy::keys::{KeyList, Span};
 use crate::anti_entropy::message::{Message, Scope};
+use crate::anti_entropy::schedule::begins;
 use crate::anti_entropy::tree::{BUCKETS, BucketSet, Tree};
 use crate::base::hash::Digest;
 use crate::base::id::VnodeId;
-use crate::coordinator::route::Reach;
 use crate::value::record::{self, Record};
 
 use super::coordinate::id_of;
@@ -31,71 +31,73 @@ pub(super) struct Active {
     exchange: Exchange,
     /// Whether the peer counted when it began.
     counting: bool,
-    whole: bool,
+    /// How often the vnode had been owed, and recoveries begun.
+    owed: u64,
+    recoveries: u64,
 }
 
 impl World {
-    fn holds(&self, vnode: usize, at: usize) -> bool {
-        self.chart.replicas[vnode].contains(&at)
-    }
-
-    /// A link to `peer` is up: whatever either side missed is found by comparing all vnodes that
-    /// both hold.
+    /// Every vnode that both hold must be compared.
     pub(super) fn owe(&mut self, at: usize, peer: usize) {
-        for vnode in 0..usize::from(VNODES) {
-            if self.holds(vnode, at) && self.holds(vnode, peer) {
-                self.nodes[at].unsettled[vnode] |= 1 << peer;
-            }
+        for vnode in self.shared_vnodes(at, peer) {
+            self.owe_vnode(at, vnode, peer);
         }
     }
 
-    /// The link to `lost` broke: its last writes may have reached only another replica.
-    pub(super) fn owe_after_loss(&mut self, at: usize, lost: usize) {
-        if self.is(Mutant::NotUnsettled) {
-            return;
-        }
-        for vnode in
-            (0..usize::from(VNODES)).filter(|&vnode| self.chart.replicas[vnode].contains(&at))
-        {
-            self.nodes[at].unsettled[vnode] &= !(1 << lost);
-            if self.holds(vnode, lost) {
-                for &other in &self.chart.replicas[vnode] {
-                    if other != at && self.nodes[at].reach[other] == Reach::Up {
-                        self.nodes[at].unsettled[vnode] |= 1 << other;
+    /// Every vnode is compared once with every other replica, as it is now and then.
+    pub(super) fn begin_round(&mut self) {
+        self.note(|_| "a round of comparisons".to_owned());
+        for at in 0..self.plan.nodes {
+            for peer in (0..self.plan.nodes).filter(|&peer| peer != at) {
+                for vnode in self.shared_vnodes(at, peer) {
+                    if begins(id_of(at), id_of(peer), VnodeId(vnode as u16)) {
+                        self.nodes[at].peers[peer].round |= 1 << vnode;
                     }
                 }
+                self.exchange_next(at, peer);
             }
-        }
-        for peer in 0..self.plan.nodes {
-            self.exchange_next(at, peer);
         }
     }
 
     /// Begins the next exchange that is owed with `peer`, unless one is under way.
     pub(super) fn exchange_next(&mut self, at: usize, peer: usize) {
-        let known = &self.nodes[at].peers[peer];
-        if known.link.is_none() || known.exchange.is_some() {
+        if self.nodes[at].peers[peer].exchange.is_some() || !self.streams_are_through(at, peer) {
             return;
         }
-        let owed = |vnode: &u16| self.nodes[at].unsettled[usize::from(*vnode)] >> peer & 1 == 1;
-        let Some(vnode) = (0..VNODES).find(owed).map(VnodeId) else { return };
+        let Some(vnode) = self.next_vnode(at, peer) else { return };
+        self.nodes[at].peers[peer].round &= !(1 << vnode.0);
         let recovering = self.nodes[at].recovery.is_recovering(vnode);
         let whole = recovering && !self.is(Mutant::NoWholeExchange);
         let scope = if whole { Scope::Whole } else { Scope::Differing };
-        let counting = self.nodes[at].reach[peer] == Reach::Up;
+        let counting = self.nodes[at].reach[peer].counts();
         let tree = self.tree(at, vnode, scope);
         let node = &mut self.nodes[at];
         node.peers[peer].exchanges += 1;
         let number = node.peers[peer].exchanges;
         let mut effects = Vec::new();
         let exchange = Exchange::start(number, scope, &tree, &mut effects);
+        let owed = node.unsettled.times_owed(vnode.index(), peer);
+        let recoveries = node.recoveries;
         node.peers[peer].exchange =
-            Some(Active { vnode, number, exchange, counting, whole: recovering });
+            Some(Active { vnode, number, exchange, counting, owed, recoveries });
         self.note(|_| {
             format!("{} compares vnode {} with {} ({scope:?})", place(at), vnode.0, place(peer))
         });
         self.due(at, STUCK_MS, Due::Exchange { peer, number });
         self.carry_out_exchange(at, peer, vnode, true, effects);
+    }
+
+    /// What recovers first, then what is owed, then the round.
+    fn next_vnode(&self, at: usize, peer: usize) -> Option<VnodeId> {
+        let node = &self.nodes[at];
+        let wanted =
+            |vnode: &VnodeId| node.recovery.wanted(*vnode).any(|other| other == id_of(peer));
+        let recovering = || node.recovery.vnodes().find(wanted);
+        let recovering = node.reach[peer].counts().then(recovering).flatten();
+        let vnodes = || 0..usize::from(VNODES);
+        let owed = || vnodes().find(|&vnode| node.unsettled.owes(vnode, peer));
+        let round = || vnodes().find(|vnode| node.peers[peer].round >> vnode & 1 == 1);
+        recovering.or_else(|| owed().or_else(round).map(|vnode| VnodeId(vnode as u16)))
     }
 
     pub(super) fn exchange_stuck(&mut self, at: usize, peer: usize, number: u32) {
@@ -222,18 +224,18 @@ impl World {
 
     fn exchanged(&mut self, at: usize, peer: usize, active: &Active) {
         let vnode = active.vnode;
+        self.nodes[at].unsettled.settle_if(vnode.index(), peer, active.owed);
+        self.look_whether_compared(at, peer);
+        let whole = active.exchange.scope().compares_states() || self.is(Mutant::NoWholeExchange);
         let node = &mut self.nodes[at];
-        if node.recovery.is_recovering(vnode) && !active.whole {
-            // It began before this node knew that it has to ask for everything.
-            return self.exchange_next(at, peer);
-        }
-        node.unsettled[vnode.index()] &= !(1 << peer);
-        let counting = active.counting && node.reach[peer] == Reach::Up;
-        let was_over = node.recovery.is_over();
-        node.recovery.on_exchanged(vnode, id_of(peer), counting);
-        if node.recovery.is_over() && !was_over && !node.returning {
-            node.reach[at] = Reach::Up;
-            self.tell_status(at);
+        if whole && active.recoveries == node.recoveries {
+            let counting = active.counting && node.reach[peer].counts();
+            let was_over = node.recovery.is_over();
+            node.recovery.on_exchanged(vnode, id_of(peer), counting);
+            if node.recovery.is_over() && !was_over && !node.returning {
+                self.steer_own(at);
+                self.tell_status(at);
+            }
         }
         self.watch_return(at);
         self.exchange_next(at, peer);

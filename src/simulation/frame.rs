@@ -91,6 +91,17 @@ pub(super) enum Frame {
     Status {
         counts: bool,
     },
+    /// The stream goes on after that change, with or without a gap before it.
+    Resume {
+        after: u64,
+        gap: bool,
+    },
+    /// There is nothing to send again.
+    CaughtUp,
+    /// Everything was compared since the stream went on `after`.
+    Settled {
+        after: u64,
+    },
 }
 
 /// What each end of a new link tells the other.
@@ -102,4 +113,10 @@ pub(super) struct Greeting {
     /// This node's own.
     pub(super) start: u32,
     pub(super) boot: u16,
+    /// Which process it is; which of the other's it knows, and up to where it holds its stream.
+    pub(super) run: u64,
+    pub(super) known_run: u64,
+    pub(super) held: u64,
+    /// Whether it may have lost what it once held.
+    pub(super) lossy: bool,
 }

@@ -33,6 +33,8 @@ mod node;
 mod operations;
 mod plan;
 mod shell;
+mod streams;
+mod unsettled;
 mod workload;
 mod world;
 

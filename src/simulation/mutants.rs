@@ -28,14 +28,16 @@ pub(super) enum Mutant {
     NoTombstones,
     /// A node whose disk was replaced by an older one takes no new name, and counts.
     NoNewBoot,
-    /// Reads after a failover ask nobody.
+    /// Nobody asks more replicas than usual after a link was lost.
     NotUnsettled,
     /// Replies and frames leave before the log holds what was done.
     AckBeforeLog,
     /// A forwarded request whose link broke is tried again.
     ForwardRetried,
-    /// What a peer missed while its link was down is not looked for.
+    /// Where a stream has a gap, nothing is compared.
     NoExchange,
+    /// A stream goes on one change too late.
+    StreamSkips,
     /// A write that ran and was not confirmed in time says that nothing was done.
     UncertainDenied,
 }

@@ -11,13 +11,16 @@ use crate::coordinator::read::Read;
 use crate::coordinator::route::Reach;
 use crate::coordinator::tally::Tally;
 use crate::coordinator::write::Write;
+use crate::membership::steering::Steering;
+use crate::peer::stream::{Bounds, Incoming, Stream};
 use crate::storage::keyspace::Keyspace;
 
 use super::disk::Disk;
 use super::exchanges::Active;
 use super::facts::Facts;
-use super::frame::Reply;
-use super::plan::{KEYS, VNODES};
+use super::frame::{Frame, Reply};
+use super::plan::{KEYS, Tuning, VNODES};
+use super::unsettled::Unsettled;
 
 /// The wall clock at the world's beginning.
 pub(super) const EPOCH: u64 = 1_000_000;
@@ -91,12 +94,20 @@ pub(super) struct Asked {
 }
 
 /// What a node keeps of one peer.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Peer {
     pub(super) link: Option<u32>,
-    /// Changes sent and received over the link.
-    pub(super) sent: u64,
+    pub(super) stream: Stream,
+    pub(super) incoming: Incoming,
+    pub(super) steering: Steering,
+    /// All that was ever said to it: the stream's frames carry places in here.
+    pub(super) said: Vec<Frame>,
+    /// Whether the writer will look again.
+    pub(super) pumping: bool,
+    /// The number of the last change that came.
     pub(super) received: u64,
+    /// Whether it was given up while others that may know of its last changes were gone, too.
+    pub(super) unresolved: bool,
     pub(super) waiters: VecDeque<(u64, usize, Waiter)>,
     pub(super) met: bool,
     /// The highest start and boot of the peer that was met.
@@ -104,6 +115,31 @@ pub(super) struct Peer {
     pub(super) boot_seen: u32,
     pub(super) exchange: Option<Active>,
     pub(super) exchanges: u32,
+    /// Vnodes (one bit each) that the present round compares with it.
+    pub(super) round: u32,
+}
+
+impl Peer {
+    fn new(tuning: Tuning) -> Peer {
+        let bounds = Bounds { bytes_max: tuning.backlog_bytes, ..Bounds::default() };
+        Peer {
+            link: None,
+            stream: Stream::new(bounds),
+            incoming: Incoming::default(),
+            steering: Steering::new(tuning.patience_ms),
+            said: Vec::new(),
+            pumping: false,
+            received: 0,
+            unresolved: false,
+            waiters: VecDeque::new(),
+            met: false,
+            start_seen: 0,
+            boot_seen: 0,
+            exchange: None,
+            exchanges: 0,
+            round: 0,
+        }
+    }
 }
 
 /// See the head of this file.
@@ -122,9 +158,10 @@ pub(super) struct Node {
     pub(super) keyspace: Keyspace,
     pub(super) facts: [Facts; KEYS],
     pub(super) reach: Vec<Reach>,
-    /// For each vnode the peers (one bit each) with which it must be compared.
-    pub(super) unsettled: Vec<u32>,
+    pub(super) unsettled: Unsettled,
     pub(super) recovery: Recovery,
+    /// How often a recovery was begun.
+    pub(super) recoveries: u64,
     pub(super) returning: bool,
     pub(super) greeted: bool,
     /// Whether a sync of the log is planned.
@@ -134,11 +171,12 @@ pub(super) struct Node {
     pub(super) forwards: BTreeMap<u64, Forwarded>,
     pub(super) operations: BTreeMap<u64, Operation>,
     pub(super) asked: BTreeMap<u64, Asked>,
+    tuning: Tuning,
     next: u64,
 }
 
 impl Node {
-    pub(super) fn new(place: usize, nodes: usize) -> Node {
+    pub(super) fn new(place: usize, nodes: usize, tuning: Tuning) -> Node {
         Node {
             id: NodeId(place as u16 + 1),
             alive: false,
@@ -151,12 +189,14 @@ impl Node {
             keyspace: Keyspace::new(VNODES, SEED),
             facts: Default::default(),
             reach: vec![Reach::Down; nodes],
-            unsettled: vec![0; usize::from(VNODES)],
+            unsettled: Unsettled::new(nodes),
             recovery: Recovery::new(),
+            recoveries: 0,
             returning: false,
             greeted: false,
             syncing: false,
-            peers: vec![Peer::default(); nodes],
+            peers: (0..nodes).map(|_| Peer::new(tuning)).collect(),
+            tuning,
             awaited: BTreeMap::new(),
             forwards: BTreeMap::new(),
             operations: BTreeMap::new(),
@@ -171,6 +211,11 @@ impl Node {
         self.next
     }
 
+    /// Names this process, as no other is named.
+    pub(super) fn run(&self) -> u64 {
+        u64::from(self.id.0) << 32 | u64::from(self.process + 1)
+    }
+
     pub(super) fn actor(&self) -> Actor {
         Actor::new(self.id, Boot(self.boot))
     }
@@ -182,7 +227,7 @@ impl Node {
 
     /// All that a process knows is gone; the next one begins.
     pub(super) fn forget(&mut self) {
-        let fresh = Node::new(usize::from(self.id.0) - 1, self.peers.len());
+        let fresh = Node::new(usize::from(self.id.0) - 1, self.peers.len(), self.tuning);
         let disk = std::mem::take(&mut self.disk);
         *self = Node { disk, process: self.process + 1, skew: self.skew, ..fresh };
     }

@@ -5,7 +5,6 @@ use crate::base::hash::Digest;
 use crate::coordinator::contract::Effective;
 use crate::coordinator::gather::{Effect, Reason, Revision};
 use crate::coordinator::read::Read;
-use crate::coordinator::route::Reach;
 use crate::coordinator::write::{Ran, Write};
 use crate::value::record::{self, Record};
 
@@ -190,7 +189,7 @@ impl World {
         key: usize,
         digest: Digest,
     ) {
-        let verdict = if self.nodes[at].reach[at] != Reach::Up {
+        let verdict = if !self.nodes[at].reach[at].counts() {
             Verdict::NotCounting
         } else if self.check_digest(at, key) == digest {
             Verdict::Same

@@ -77,6 +77,15 @@ pub(super) enum Weather {
     Everything,
 }
 
+/// What operators choose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Tuning {
+    /// How long a peer without a link is waited for.
+    pub(super) patience_ms: u64,
+    /// What is kept of the stream to a peer.
+    pub(super) backlog_bytes: usize,
+}
+
 /// See the head of this file.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -94,6 +103,7 @@ pub(super) struct Plan {
     /// How often in a hundred a copy of a frame's record comes again much later.
     pub(super) stale: u64,
     pub(super) faults: usize,
+    pub(super) tuning: Tuning,
 }
 
 impl Plan {
@@ -116,6 +126,10 @@ impl Plan {
             think_ms: [5, 20, 60][chance.place(3)],
             delay_ms: [2, 6, 20][chance.place(3)],
             stale: [0, 0, 3, 10][chance.place(4)],
+            tuning: Tuning {
+                patience_ms: [40, 150, 500][chance.place(3)],
+                backlog_bytes: [300, 2_000, 64 << 20][chance.place(3)],
+            },
             faults: match weather {
                 Weather::Calm => 0,
                 _ => chance.between(1, 8) as usize,

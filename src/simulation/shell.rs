@@ -7,14 +7,14 @@
 use std::rc::Rc;
 
 use crate::base::id::VnodeId;
-use crate::coordinator::route::Reach;
+use crate::membership::steering::Steering;
 use crate::storage::vnode_write::Merged;
 use crate::value::record;
 
 use super::disk::{Life, Logged};
 use super::frame::{Frame, Greeting, Told};
 use super::mutants::Mutant;
-use super::node::{Origin, Peer};
+use super::node::Origin;
 use super::plan::VNODES;
 use super::world::{Due, Event, World, place};
 
@@ -86,6 +86,10 @@ impl World {
     pub(super) fn begin_recovery(&mut self, at: usize, tail: bool) {
         let w = self.plan.quorum.w;
         let node = &mut self.nodes[at];
+        node.recoveries += 1;
+        if tail {
+            node.peers.iter_mut().for_each(|peer| peer.incoming.owe());
+        }
         if tail && !self.plan.mutant.is(Mutant::RecoveringCounts) {
             for vnode in (0..VNODES).map(VnodeId) {
                 let replicas = &self.chart.replicas[vnode.index()];
@@ -97,8 +101,7 @@ impl World {
                 }
             }
         }
-        let counts = node.recovery.is_over() && !node.returning;
-        node.reach[at] = if counts { Reach::Up } else { Reach::Recovering };
+        self.steer_own(at);
     }
 
     /// The process is gone; what it was doing is gone with it, and its clients are told nothing.
@@ -122,7 +125,7 @@ impl World {
 
     /// Whether `at` counts, by its own word.
     fn counts(&self, at: usize) -> bool {
-        self.nodes[at].reach[at] == Reach::Up
+        self.nodes[at].reach[at].counts()
     }
 
     pub(super) fn tell_status(&mut self, at: usize) {
@@ -137,12 +140,38 @@ impl World {
     /// with.
     pub(super) fn watch_return(&mut self, at: usize) {
         let node = &mut self.nodes[at];
-        if node.returning && node.greeted && node.unsettled.iter().all(|peers| *peers == 0) {
+        if node.returning && node.greeted && node.unsettled.is_empty() {
             node.returning = false;
             if node.recovery.is_over() {
-                node.reach[at] = Reach::Up;
+                self.steer_own(at);
                 self.tell_status(at);
             }
+        }
+    }
+
+    /// The peers were heard from, or waited for in vain.
+    pub(super) fn become_greeted(&mut self, at: usize) {
+        if !std::mem::replace(&mut self.nodes[at].greeted, true) {
+            self.pass_by_absent(at);
+            self.watch_return(at);
+        }
+    }
+
+    /// A lost peer was dialed: if its machine is there and nobody listens, that is heard at once.
+    pub(super) fn find_refused(&mut self, at: usize, peer: usize) {
+        let gone = !self.nodes[peer].alive && !self.nodes[peer].disk.machine_restarted;
+        if gone && !self.net.is_cut(at, peer) {
+            self.note(|_| format!("{} finds nobody at {}'s address", place(at), place(peer)));
+            self.nodes[at].peers[peer].met = true;
+            self.steer(at, peer, Steering::on_refused);
+            self.greet_if_all_met(at);
+        }
+    }
+
+    fn greet_if_all_met(&mut self, at: usize) {
+        let node = &self.nodes[at];
+        if (0..node.peers.len()).all(|peer| peer == at || node.peers[peer].met) {
+            self.become_greeted(at);
         }
     }
 
@@ -186,12 +215,6 @@ impl World {
         }
     }
 
-    fn greeting(&self, from: usize, to: usize) -> Greeting {
-        let node = &self.nodes[from];
-        let Peer { start_seen, boot_seen, .. } = node.peers[to];
-        Greeting { start_seen, boot_seen, start: node.start, boot: node.boot }
-    }
-
     /// A frame's time on the way.
     pub(super) fn delay(&mut self) -> u64 {
         let usual = self.chance.between(1, self.plan.delay_ms);
@@ -207,20 +230,17 @@ impl World {
         if !met && greeting.start_seen >= mine {
             self.remember(at, greeting);
         }
-        let node = &mut self.nodes[at];
-        let known = &mut node.peers[peer];
+        let known = &mut self.nodes[at].peers[peer];
+        let before = known.start_seen;
         known.start_seen = known.start_seen.max(greeting.start);
         known.boot_seen = known.boot_seen.max(u32::from(greeting.boot));
         known.link = Some(link);
-        (known.sent, known.received) = (0, 0);
-        node.reach[peer] = Reach::Recovering;
         self.note(|_| format!("{} has a link to {}", place(at), place(peer)));
-        if !self.is(Mutant::NoExchange) {
-            self.owe(at, peer);
-        }
+        let life = u64::from(greeting.start) << 16 | u64::from(greeting.boot);
+        self.steer(at, peer, |peer, now| peer.on_link_up(life, now));
+        self.begin_stream(at, peer, &greeting, before);
         let counts = self.counts(at);
         self.send(at, peer, Frame::Status { counts });
-        self.exchange_next(at, peer);
     }
 
     /// A peer remembers a life of this node that this node does not.
@@ -281,19 +301,21 @@ impl World {
     }
 
     fn link_down(&mut self, at: usize, peer: usize) {
-        let node = &mut self.nodes[at];
-        node.reach[peer] = Reach::Down;
-        node.peers[peer].link = None;
-        node.peers[peer].exchange = None;
-        self.owe_after_loss(at, peer);
+        self.end_stream(at, peer);
+        self.nodes[at].peers[peer].exchange = None;
+        self.steer(at, peer, Steering::on_link_lost);
+        let patience = self.plan.tuning.patience_ms;
+        self.due(at, patience, Due::Steer { peer });
+        let dialed = self.chance.between(5, 60);
+        self.due(at, dialed, Due::Refused { peer });
         self.stream_lost(at, peer);
         self.operations_lost(at, peer);
         self.watch_return(at);
     }
 
-    /// Sends a frame over the link to `peer`, if there is one.
-    pub(super) fn send(&mut self, at: usize, peer: usize, frame: Frame) -> bool {
-        let Some(link) = self.nodes[at].peers[peer].link else { return false };
+    /// A frame sets out over the link to `peer`.
+    pub(super) fn transmit(&mut self, at: usize, peer: usize, frame: Frame) {
+        let Some(link) = self.nodes[at].peers[peer].link else { return };
         let delay = self.delay();
         if let Frame::Rep(told) | Frame::Put { told, .. } = &frame
             && self.chance.percent(self.plan.stale)
@@ -311,7 +333,6 @@ impl World {
             let when = way.busy_until;
             self.at(when, Event::Deliver { link, from: at, to: peer, frame });
         }
-        true
     }
 
     /// A frame arrives, if its link is still there.
@@ -333,11 +354,19 @@ impl World {
         match frame {
             Frame::Rep(told) => {
                 self.merge(at, &told);
-                let received = &mut self.nodes[at].peers[peer].received;
-                *received += 1;
-                let upto = *received;
-                self.send(at, peer, Frame::RepAck { upto });
+                self.nodes[at].peers[peer].received += 1;
+                self.acknowledge(at, peer);
             }
+            Frame::Resume { after, gap } => {
+                let known = &mut self.nodes[at].peers[peer];
+                known.received = after;
+                known.incoming.on_resume(after, gap);
+            }
+            Frame::CaughtUp => {
+                self.acknowledge(at, peer);
+                self.stream_caught_up(at, peer);
+            }
+            Frame::Settled { after } => self.stream_settled(at, peer, after),
             Frame::RepAck { upto } => self.acknowledged(at, peer, upto),
             Frame::Forward { id, request } => {
                 self.run_forwarded(at, request, Origin::Peer { peer, link, id });
@@ -355,17 +384,20 @@ impl World {
             Frame::PutAck { id, ok } => self.put_answered(at, peer, id, ok),
             Frame::Tree { vnode, message } => self.tree_message(at, peer, vnode, &message),
             Frame::Status { counts } => {
-                let node = &mut self.nodes[at];
-                node.reach[peer] = if counts { Reach::Up } else { Reach::Recovering };
-                node.peers[peer].met = true;
-                let all_met = (0..node.peers.len()).all(|p| p == at || node.peers[p].met);
-                if all_met && !node.greeted {
-                    node.greeted = true;
-                    self.watch_return(at);
-                }
+                self.steer(at, peer, |peer, now| peer.on_status(counts, now));
+                self.nodes[at].peers[peer].met = true;
+                self.greet_if_all_met(at);
                 self.exchange_next(at, peer);
             }
         }
+    }
+
+    /// What came is in the log.
+    fn acknowledge(&mut self, at: usize, peer: usize) {
+        let known = &mut self.nodes[at].peers[peer];
+        let upto = known.received;
+        known.incoming.on_held(upto);
+        self.send(at, peer, Frame::RepAck { upto });
     }
 
     // ---- what is held -------------------------------------------------------------------------

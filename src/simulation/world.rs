@@ -7,6 +7,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use crate::membership::steering::Steering;
+
 use super::chance::Chance;
 use super::faults::Fault;
 use super::frame::{Frame, Greeting, Told};
@@ -39,6 +41,18 @@ pub(super) enum Due {
     Exchange {
         peer: usize,
         number: u32,
+    },
+    /// There may be more to send again.
+    Pump {
+        peer: usize,
+    },
+    /// A peer without a link was waited for long enough.
+    Steer {
+        peer: usize,
+    },
+    /// A lost peer is dialed: does anybody listen?
+    Refused {
+        peer: usize,
     },
 }
 
@@ -164,7 +178,7 @@ impl World {
             now: 0,
             turn: 0,
             queue: BinaryHeap::new(),
-            nodes: (0..plan.nodes).map(|place| Node::new(place, plan.nodes)).collect(),
+            nodes: (0..plan.nodes).map(|place| Node::new(place, plan.nodes, plan.tuning)).collect(),
             net: Net::new(plan.nodes),
             clients: Vec::new(),
             ledger: Ledger::default(),
@@ -185,8 +199,18 @@ impl World {
         self.plan_clients();
         self.plan_faults();
         let mut events = 0;
+        let mut rounds = 0;
         while self.ledger.breach.is_none() {
-            let Some(Reverse(Planned { at, event, .. })) = self.queue.pop() else { break };
+            let Some(Reverse(Planned { at, event, .. })) = self.queue.pop() else {
+                // All is quiet. What only a round of comparisons would find, it finds now.
+                if rounds == 1 {
+                    break;
+                }
+                rounds += 1;
+                self.check_rest();
+                self.begin_round();
+                continue;
+            };
             events += 1;
             self.now = at;
             self.step(event);
@@ -293,8 +317,7 @@ impl World {
             Due::Slow(id) => self.operation_slow(node, id),
             Due::Operation(id) => self.operation_late(node, id),
             Due::Greeted => {
-                self.nodes[node].greeted = true;
-                self.watch_return(node);
+                self.become_greeted(node);
             }
             Due::Sync => {
                 self.nodes[node].disk.sync();
@@ -302,6 +325,12 @@ impl World {
             }
             Due::WriteOut => self.nodes[node].disk.write_out(),
             Due::Exchange { peer, number } => self.exchange_stuck(node, peer, number),
+            Due::Pump { peer } => {
+                self.nodes[node].peers[peer].pumping = false;
+                self.pump(node, peer);
+            }
+            Due::Steer { peer } => self.steer(node, peer, Steering::on_tick),
+            Due::Refused { peer } => self.find_refused(node, peer),
         }
     }
 }
