@@ -95,7 +95,7 @@ impl World {
                 let replicas = self.chart.replicas[self.chart.keys[asked.key].1.index()].clone();
                 let holders = (0..self.plan.nodes)
                     .filter(|&at| self.disk_holds(at, asked.key, write))
-                    .filter(|at| replicas.contains(at))
+                    .filter(|at| !self.plan.quorum.strict() || replicas.contains(at))
                     .count();
                 let w = usize::from(self.plan.quorum.w);
                 self.ledger.expect(holders >= w, || {
@@ -133,7 +133,10 @@ impl World {
                 && node.reach.iter().all(|reach| *reach == crate::coordinator::route::Reach::Up)
                 && node.operations.is_empty()
                 && node.awaited.is_empty()
-                && node.forwards.is_empty();
+                && node.forwards.is_empty()
+                && (0..VNODES).map(VnodeId).all(|vnode| {
+                    self.is_replica(vnode, at) || node.keyspace.counts(vnode).held == 0
+                });
             let state = format!(
                 "{} does not come to rest: alive {} reach {:?} unsettled {:?} recovering {:?}",
                 place(at),

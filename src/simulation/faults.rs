@@ -181,12 +181,10 @@ impl World {
 
     /// Whether the contract allows the loss; counts it if so.
     fn may_lose(&mut self, node: usize, loss: Loss, torn: usize) -> bool {
-        let lost = self.nodes[node].disk.would_lose(loss, torn);
         let w = self.plan.quorum.w;
         let mut counted = Vec::new();
         for key in 0..KEYS {
-            let lost = lost.iter().filter(|logged| logged.key == key);
-            let lost = lost.fold(0, |all, logged| all | logged.facts.seen);
+            let lost = self.nodes[node].disk.would_lose(key, loss, torn);
             let replicas = &self.chart.replicas[self.chart.keys[key].1.index()];
             for write in each(lost) {
                 if !self.ledger.histories[key].writes[write].acknowledged {
@@ -206,7 +204,7 @@ impl World {
         for (key, write) in counted {
             self.ledger.histories[key].writes[write].losses += 1;
         }
-        self.note(|_| format!("{} loses its disk's {loss:?}, {} frames", place(node), lost.len()));
+        self.note(|_| format!("{} loses its disk: {loss:?}", place(node)));
         true
     }
 

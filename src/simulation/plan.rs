@@ -42,6 +42,8 @@ pub(super) struct Chart {
     pub(super) keys: Vec<(Vec<u8>, VnodeId)>,
     /// Each vnode's replicas, by their places.
     pub(super) replicas: Vec<Vec<usize>>,
+    /// Each vnode's stand-ins, in order.
+    pub(super) fallbacks: Vec<Vec<usize>>,
 }
 
 /// The chart of a cluster of `nodes`; node `i` has the id `i + 1`.
@@ -60,7 +62,15 @@ pub(super) fn chart(nodes: usize) -> &'static Chart {
         let replicas = (0..VNODES).map(|vnode| {
             topology.replicas(VnodeId(vnode)).iter().map(|node| usize::from(node.0) - 1).collect()
         });
-        Chart { keys: (0..KEYS).map(key).collect(), replicas: replicas.collect() }
+        let fallbacks = (0..VNODES).map(|vnode| {
+            let fallbacks = topology.fallbacks(VnodeId(vnode));
+            fallbacks.iter().map(|node| usize::from(node.0) - 1).collect()
+        });
+        Chart {
+            keys: (0..KEYS).map(key).collect(),
+            replicas: replicas.collect(),
+            fallbacks: fallbacks.collect(),
+        }
     })
 }
 

@@ -35,6 +35,8 @@ pub(super) enum Due {
     /// The peers were waited for long enough.
     Greeted,
     Sync,
+    /// What is held for others is looked at.
+    HandOn,
     /// Only a mutant writes later than at once.
     WriteOut,
     /// An exchange that does not move: its number and its peer.
@@ -302,7 +304,7 @@ impl World {
                 self.dial_all(node);
             }
             Event::Stale { to, told } => {
-                if self.nodes[to].alive && self.chart.replicas[told.vnode.index()].contains(&to) {
+                if self.nodes[to].alive {
                     self.note(|_| format!("{} hears again of key {}", place(to), told.key));
                     self.merge(to, &told);
                 }
@@ -323,6 +325,7 @@ impl World {
                 self.nodes[node].disk.sync();
                 self.nodes[node].syncing = false;
             }
+            Due::HandOn => self.hand_on(node),
             Due::WriteOut => self.nodes[node].disk.write_out(),
             Due::Exchange { peer, number } => self.exchange_stuck(node, peer, number),
             Due::Pump { peer } => {
