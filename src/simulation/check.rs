@@ -91,7 +91,7 @@ impl World {
                     asked.key
                 )
             }),
-            (Outcome::Done(_), Some(write)) if asked.losses == self.ledger.losses => {
+            (Outcome::Done(_), Some(write)) if asked.losses == self.ledger.happened.losses => {
                 let replicas = self.chart.replicas[self.chart.keys[asked.key].1.index()].clone();
                 let holders = (0..self.plan.nodes)
                     .filter(|&at| self.disk_holds(at, asked.key, write))
@@ -110,10 +110,10 @@ impl World {
 
     pub(super) fn check_end(&mut self) {
         self.check_rest();
-        for key in 0..KEYS {
+        for (key, what) in USES.into_iter().enumerate() {
             self.check_converged(key);
             self.check_kept(key);
-            match USES[key] {
+            match what {
                 Use::Counter => self.check_count(key),
                 Use::Register => self.check_history(key),
                 Use::Cart if self.plan.weather == Weather::Calm => self.check_history(key),

@@ -111,6 +111,7 @@ impl World {
         let id = self.nodes[at].number();
         let forwarded = Forwarded { peer, origin: Origin::Client, request };
         self.nodes[at].forwards.insert(id, forwarded);
+        self.ledger.happened.forwards += 1;
         self.note(|_| format!("{} forwards #{request} to {}", place(at), place(peer)));
         self.due(at, TIMEOUT_MS, Due::Forward(id));
         self.send(at, peer, Frame::Forward { id, request, stands_in });
@@ -151,6 +152,7 @@ impl World {
         let Some(told) = told else {
             return self.answer(at, request, origin, Outcome::Done(reply));
         };
+        self.ledger.happened.sloppy += u64::from(!stand_ins.is_empty());
         let w = if self.is(Mutant::CountsTwice) { ask.w.saturating_sub(1) } else { ask.w };
         if w <= 1 {
             self.replicate(at, &told, &[], None);
@@ -237,6 +239,7 @@ impl World {
             Logged { vnode, key: asked.key, bytes: Some(told.bytes.clone()), facts, gone: false };
         self.log(at, logged);
         if !self.is_replica(vnode, at) {
+            self.ledger.happened.blind += 1;
             self.hold_for_others(at);
         }
         self.note(|_| {

@@ -204,6 +204,7 @@ impl World {
         let gone = node.keyspace.write(vnode, wall, |keys| keys.forget(name, found.state, actor));
         if gone {
             node.facts[key] = Facts::default();
+            self.ledger.happened.forgotten += 1;
             self.log(at, Logged { vnode, key, bytes: None, facts: Facts::default(), gone: true });
             self.note(|_| format!("{} forgets key {key}, which all replicas have", place(at)));
         }

@@ -306,7 +306,7 @@ impl World {
     fn check_held(&mut self, at: usize, id: u64) {
         let Operation { request, key, reply, hold, .. } = self.nodes[at].operations[&id];
         let asked = self.ledger.requests[request];
-        if reply.changed || asked.losses != self.ledger.losses {
+        if reply.changed || asked.losses != self.ledger.happened.losses {
             return;
         }
         let replicas = &self.chart.replicas[self.chart.keys[key].1.index()];

@@ -12,11 +12,11 @@ use crate::membership::steering::Steering;
 use super::chance::Chance;
 use super::faults::Fault;
 use super::frame::{Frame, Greeting, Told};
-use super::ledger::Ledger;
+use super::ledger::{Happened, Ledger};
 use super::mutants::Mutant;
 use super::net::Net;
 use super::node::Node;
-use super::plan::{Chart, Plan, chart};
+use super::plan::{Chart, Focus, Plan, chart};
 use super::workload::Client;
 
 /// A world that has not come to rest after this many events never will.
@@ -149,7 +149,7 @@ pub(super) struct Report {
     pub(super) events: u64,
     pub(super) requests: u64,
     pub(super) writes: u64,
-    pub(super) losses: u64,
+    pub(super) happened: Happened,
 }
 
 /// See the head of this file.
@@ -172,9 +172,9 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, mutant: Mutant, tracing: bool) -> World {
+    pub(super) fn new(seed: u64, mutant: Mutant, focus: Option<Focus>, tracing: bool) -> World {
         let mut chance = Chance::new(seed);
-        let plan = Plan::draw(&mut chance, mutant);
+        let plan = Plan::draw(&mut chance, mutant, focus);
         World {
             chart: chart(plan.nodes),
             now: 0,
@@ -226,7 +226,7 @@ impl World {
             events,
             requests: self.ledger.requests.len() as u64,
             writes: written.sum(),
-            losses: u64::from(self.ledger.losses),
+            happened: self.ledger.happened,
             breach: self.ledger.breach,
             trace: self.trace,
         }
