@@ -9,6 +9,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use crate::base::id::{NodeId, VnodeId};
+use crate::base::time::Dot;
 use crate::coordinator::contract::{Effective, Override};
 use crate::coordinator::route::{self, Reach, Route};
 use crate::coordinator::stand_in::StandIn;
@@ -256,7 +257,7 @@ impl World {
     }
 
     /// A new write, as the facts have it.
-    fn write_of(&self, at: usize, request: usize, dot: crate::base::time::Dot) -> Write {
+    fn write_of(&self, at: usize, request: usize, dot: Dot) -> Write {
         let asked = &self.ledger.requests[request];
         let (known, history) =
             (&self.nodes[at].facts[asked.key], &self.ledger.histories[asked.key]);
@@ -271,6 +272,11 @@ impl World {
             (Ask::Set(_) | Ask::SetIfAbsent(_), _) => {
                 (0, 0, Facts { metas: own, values: own, seen: own, ..all_gone })
             }
+            // A stand-in that may have forgotten what it added counts beside what is there.
+            (Ask::Increment(amount), Some(_)) if self.begins_beside(at, asked.key, dot) => {
+                let made = Facts { values: own, increments: own, seen: own, ..Facts::default() };
+                (history.writes.len(), amount, made)
+            }
             (Ask::Increment(amount), Some(base)) => {
                 (base, amount, Facts { increments: own, seen: own, ..Facts::default() })
             }
@@ -283,6 +289,14 @@ impl World {
         };
         own.seen |= known.seen;
         Write { dot, request, own, base, amount, acknowledged: false, losses: 0 }
+    }
+
+    /// Whether a write began a value of its own, although it is no replica's.
+    fn begins_beside(&self, at: usize, key: usize, dot: Dot) -> bool {
+        let entry = self.entry(at, key);
+        let siblings = entry.fields().iter().flat_map(|field| field.register.siblings());
+        let began = siblings.map(|sibling| sibling.dot).any(|base| base == dot);
+        !self.is_replica(self.chart.keys[key].1, at) && began
     }
 
     /// What the record of a new write tells.

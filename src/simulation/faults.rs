@@ -191,17 +191,15 @@ impl World {
             let lost = self.nodes[node].disk.would_lose(key, loss, torn);
             let replicas = &self.chart.replicas[self.chart.keys[key].1.index()];
             for write in each(lost) {
-                if !self.ledger.histories[key].writes[write].acknowledged {
-                    continue;
-                }
                 let everywhere = replicas.iter().all(|&at| self.disk_holds(at, key, write));
-                let losses = &mut self.ledger.histories[key].writes[write].losses;
+                let known = &mut self.ledger.histories[key].writes[write];
                 if everywhere {
-                    *losses = 0;
+                    known.losses = 0;
                 }
-                if *losses + 1 >= w {
+                if known.acknowledged && known.losses + 1 >= w {
                     return false;
                 }
+                // Also of those whose acknowledgements are on their way.
                 counted.push((key, write));
             }
         }

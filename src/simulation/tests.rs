@@ -19,6 +19,13 @@ fn run(seed: u64, mutant: Mutant, focus: Option<Focus>, tracing: bool) -> Report
     })
 }
 
+/// The kind of world that `SIM_FOCUS` names, if it names one; else the seed draws it.
+fn focus() -> Option<Focus> {
+    let all = [Focus::Usual, Focus::Strict, Focus::Losses, Focus::StandIns];
+    let named = std::env::var("SIM_FOCUS").ok()?;
+    all.into_iter().find(|focus| format!("{focus:?}") == named)
+}
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -27,7 +34,7 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn seeds() {
     if let Some(seed) = number("SEED") {
-        let report = run(seed, Mutant::None, None, true);
+        let report = run(seed, Mutant::None, focus(), true);
         report.trace.iter().for_each(|line| println!("{line}"));
         println!("{} events, {} writes", report.events, report.writes);
         assert_eq!(report.breach, None, "seed {seed}");
@@ -39,7 +46,7 @@ fn seeds() {
     let (mut wrong, mut events, mut requests) = (0, 0, 0);
     let mut happened = Happened::default();
     for seed in from..to {
-        let report = run(seed, Mutant::None, None, false);
+        let report = run(seed, Mutant::None, focus(), false);
         events += report.events;
         requests += report.requests;
         happened.add(&report.happened);
