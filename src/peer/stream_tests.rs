@@ -163,11 +163,12 @@ impl World {
 
     /// If the receiver was told of a gap, it compares itself with the sender now.
     fn exchange(&mut self) {
-        if self.linked && self.incoming.is_through() {
-            if let Some(after) = self.incoming.settle() {
-                self.log.extend(1..=self.stream.appended());
-                self.settles.push(after);
-            }
+        if self.linked
+            && self.incoming.is_through()
+            && let Some(after) = self.incoming.settle()
+        {
+            self.log.extend(1..=self.stream.appended());
+            self.settles.push(after);
         }
     }
 
