@@ -18,7 +18,7 @@
 //! in which all lost power at once comes back too.
 //!
 //! W is the smallest W of the keyspaces that live in the vnode: it asks for the most peers. The
-//! exchanges must be of [`Scope::Whole`](super::exchange::Scope::Whole).
+//! exchanges must be of [`Scope::Whole`](super::message::Scope::Whole).
 
 use std::collections::BTreeMap;
 
