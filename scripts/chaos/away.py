@@ -11,7 +11,6 @@ from .report import bytes_text, codes_text, progress
 from .split import CONVERGED_WITHIN, judge_by_all_nodes
 
 # The most bytes that one comparison of two replicas may send beside what differs.
-WALK_BYTES = 100_000
 AWAY = 3
 LOAD = {"unique": 4, "over": 2, "incr": 3, "gone": 2, "base": 4}
 
@@ -103,10 +102,12 @@ def judge_exchange(report, before, after, differing):
     if sent is None:
         report.breach(f"no exchange sent anything, by {sorted(grown)}")
         return
-    allowed = 2 * differing + 2 * WALK_BYTES
-    report.expect(f"exchanges sent {bytes_text(sent)} for {bytes_text(differing)} that differ, "
-                  f"{sent / differing:.2f} bytes a byte", sent <= allowed,
-                  f"{sent:,} bytes are more than twice {differing:,} and the walk")
+    walk = grown.get("exchange_walk_bytes_sent", 0)
+    allowed = 2 * differing + walk
+    report.expect(f"exchanges sent {bytes_text(sent)}, {bytes_text(walk)} of them to walk the trees, "
+                  f"for {bytes_text(differing)} that differ: {(sent - walk) / differing:.2f} bytes a byte",
+                  sent <= allowed,
+                  f"{sent:,} bytes are more than twice {differing:,} and the walk of {walk:,}")
 
 
 def judge_stream(report, before, after):

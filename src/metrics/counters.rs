@@ -203,6 +203,7 @@ metrics! {
         Counter exchange_entries_sent: "Entries sent in exchanges.",
         Counter exchange_entries_received: "Entries received in exchanges.",
         Counter exchange_bytes_sent: "Bytes of entries and trees sent in exchanges.",
+        Counter exchange_walk_bytes_sent: "Those of them that were trees and lists of keys, not entries.",
         Counter exchange_bytes_received: "Bytes of entries and trees received in exchanges.",
         Counter tree_buckets_checked: "Buckets of hash trees worked out anew, to see whether they are right.",
         Counter tree_buckets_mended: "Those of them that were wrong.",

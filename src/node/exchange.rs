@@ -89,6 +89,16 @@ pub(super) struct Exchanges {
     pub(super) repair: Mutex<Repair>,
     /// How often a recovery was begun.
     recoveries: AtomicU64,
+    engaged: Mutex<HashMap<VnodeId, Engaged>>,
+}
+
+/// With whom a vnode is compared. With one peer at a time: two that both have what this node lacks
+/// would both send it.
+#[derive(Clone, Copy, Debug)]
+struct Engaged {
+    peer: PeerIndex,
+    /// When it last moved.
+    since: Moment,
 }
 
 impl Exchanges {
@@ -99,7 +109,24 @@ impl Exchanges {
             budget: Mutex::new(Budget::new(rate)),
             repair: Mutex::default(),
             recoveries: AtomicU64::new(0),
+            engaged: Mutex::default(),
         }
+    }
+
+    /// Whether `vnode` may be compared with `peer` now; if so, it is with nobody else until it is
+    /// released or does not move any more.
+    fn engage(&self, vnode: VnodeId, peer: PeerIndex) -> bool {
+        let is_free = self.is_free(vnode, peer);
+        if is_free {
+            self.engaged.lock().insert(vnode, Engaged { peer, since: self.now() });
+        }
+        is_free
+    }
+
+    fn is_free(&self, vnode: VnodeId, peer: PeerIndex) -> bool {
+        let engaged = self.engaged.lock().get(&vnode).copied();
+        let stuck = STUCK.as_millis() as u64;
+        engaged.is_none_or(|other| other.peer == peer || self.now().since(other.since) >= stuck)
     }
 
     /// A recovery begins: what is under way does not restore anything.
@@ -369,6 +396,7 @@ impl Node {
             walk.shipping(vnode).is_some()
                 || walk.answering.contains_key(&vnode)
                 || walk.resting.contains_key(&vnode)
+                || !self.exchanges.is_free(vnode, peer)
         };
         let urgent = Urgent {
             recovering: self.next_recovering(peer, busy),
@@ -401,6 +429,9 @@ impl Node {
             Why::Need(_) if recovering => Scope::Whole,
             Why::Need(_) => Scope::Differing,
         };
+        if scope != Scope::Look && !self.exchanges.engage(vnode, walk.peer) {
+            return;
+        }
         let counting = self.routes.reach(walk.peer).counts();
         let states =
             if scope.compares_states() { Some(self.tree_of_states(vnode).await) } else { None };
@@ -432,12 +463,14 @@ impl Node {
                 }
                 if matches!(&effects[..], [Effect::Send(Message { body: Body::Same, .. })]) {
                     walk.answering.remove(&vnode);
+                    self.release(vnode, walk.peer);
                     self.note_exchange(walk.peer);
                 }
             }
             Needs::Keys(scope, span) => {
                 if let Some(answering) = walk.answering.get_mut(&vnode) {
                     answering.since = self.exchanges.now();
+                    self.exchanges.engage(vnode, walk.peer);
                 }
                 compare(message, &self.list_keys(vnode, scope, span), &mut effects);
             }
@@ -451,6 +484,9 @@ impl Node {
     fn gives_way(&self, walk: &mut Walk, vnode: VnodeId, scope: Scope, number: u32) -> bool {
         if scope == Scope::Look {
             return true;
+        }
+        if !self.exchanges.engage(vnode, walk.peer) {
+            return false;
         }
         if let Some(at) = walk.shipping(vnode) {
             if begins(self.id(), self.routes.node(walk.peer), vnode) {
@@ -474,9 +510,12 @@ impl Node {
     fn peer_is_through(&self, walk: &mut Walk, vnode: VnodeId, number: u32) {
         self.note_exchange(walk.peer);
         let answered = |answering: &Answering| answering.number == number;
-        if walk.answering.get(&vnode).is_some_and(answered)
-            && let Some(Answering { owed: Some(owed), .. }) = walk.answering.remove(&vnode)
-        {
+        if !walk.answering.get(&vnode).is_some_and(answered) {
+            return;
+        }
+        let answering = walk.answering.remove(&vnode);
+        self.release(vnode, walk.peer);
+        if let Some(Answering { owed: Some(owed), .. }) = answering {
             self.unsettled.settle_if(vnode, walk.peer, owed);
             self.look_whether_compared(walk.peer);
         }
@@ -484,11 +523,14 @@ impl Node {
 
     /// The peer answers an exchange of this node.
     fn hear_answer(self: &Arc<Node>, walk: &mut Walk, vnode: VnodeId, message: &Message) {
-        let number = Some(message.exchange);
+        let (number, peer) = (Some(message.exchange), walk.peer);
         let mut effects = Vec::new();
         let Some(active) = walk.active(number).filter(|active| active.vnode == vnode) else {
             return;
         };
+        if !active.is_look() {
+            self.exchanges.engage(vnode, peer);
+        }
         let Active { exchange, states, .. } = active;
         match states {
             Some(tree) => exchange.on_message(message, tree, &mut effects),
@@ -526,24 +568,48 @@ impl Node {
                 }
                 Effect::Done(outcome) => {
                     if let Some(active) = walk.abandon(begun) {
+                        self.release_of(walk.peer, &active);
                         self.exchanged(walk.peer, active, &outcome);
                     }
                 }
                 Effect::GivenUp => {
-                    // The peer is busy with it: it is tried again in a while.
-                    let until = Moment(self.exchanges.now().0 + REST_MS);
+                    // The peer is busy with it: it is tried again in a while. Three that wait for
+                    // each other must not all try again at once.
+                    let rest = REST_MS / 2 + fastrand::u64(..REST_MS);
+                    let until = Moment(self.exchanges.now().0 + rest);
                     walk.resting.insert(vnode, until);
-                    walk.abandon(begun);
+                    if let Some(active) = walk.abandon(begun) {
+                        self.release_of(walk.peer, &active);
+                    }
                 }
             }
         }
         walk.sent = self.exchanges.now();
     }
 
+    /// The comparison of `vnode` with `peer` is over: others may begin.
+    fn release(&self, vnode: VnodeId, peer: PeerIndex) {
+        {
+            let mut engaged = self.exchanges.engaged.lock();
+            if engaged.get(&vnode).is_none_or(|engaged| engaged.peer != peer) {
+                return;
+            }
+            engaged.remove(&vnode);
+        }
+        self.peers.iter().for_each(|peer| peer.exchange.wake());
+    }
+
+    fn release_of(&self, peer: PeerIndex, active: &Active) {
+        if !active.is_look() {
+            self.release(active.vnode, peer);
+        }
+    }
+
     fn say(&self, link: &Outbox, vnode: VnodeId, message: &Message) {
         let mut body = Vec::new();
         message.encode(&mut body);
         self.metrics.exchange_bytes_sent.add(body.len() as u64);
+        self.metrics.exchange_walk_bytes_sent.add(body.len() as u64);
         if message.is_charged() {
             self.exchanges.budget.lock().spend(body.len());
         }
@@ -572,11 +638,13 @@ impl Node {
     fn give_up(self: &Arc<Node>, peer: PeerIndex, walk: Option<Walk>) {
         if let Some(mut walk) = walk {
             self.abandon_exchanges(peer, &mut walk.actives);
+            walk.answering.into_keys().for_each(|vnode| self.release(vnode, peer));
         }
     }
 
     fn abandon_exchanges(self: &Arc<Node>, peer: PeerIndex, actives: &mut Vec<Active>) {
         for active in actives.drain(..) {
+            self.release_of(peer, &active);
             if let Why::Look(looking) = active.why {
                 self.looked(&looking, peer, active.vnode, None);
             }

@@ -9,8 +9,10 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use crate::base::id::{NodeId, VnodeId};
+use crate::base::time::Dot;
 use crate::coordinator::contract::{Effective, Override};
-use crate::coordinator::route::{self, Reach, Route, admit};
+use crate::coordinator::route::{self, Reach, Route};
+use crate::coordinator::stand_in::StandIn;
 use crate::coordinator::tally::{Tally, Verdict};
 use crate::value::change::{Amount, Change, Expire};
 use crate::value::record::{self, Record};
@@ -21,7 +23,7 @@ use super::facts::{Facts, Write};
 use super::frame::{Frame, Outcome, Reply, Told};
 use super::ledger::{Ask, shown};
 use super::mutants::Mutant;
-use super::node::{Awaited, Forwarded, Node, Origin, Waiter};
+use super::node::{Awaited, Forwarded, Origin, Waiter};
 use super::world::{Due, World, place};
 
 /// How long a request may wait for peers.
@@ -63,7 +65,7 @@ impl World {
         route::others(&replicas, id_of(at), |node| self.reach(at, node)).collect()
     }
 
-    fn counting(&self, at: usize, vnode: VnodeId) -> u8 {
+    pub(super) fn counting(&self, at: usize, vnode: VnodeId) -> u8 {
         let replicas = &self.chart.replicas[vnode.index()];
         replicas.iter().filter(|&&peer| self.nodes[at].reach[peer].counts()).count() as u8
     }
@@ -80,28 +82,40 @@ impl World {
             Route::Forward(peer) if !self.reach(at, peer).is_linked() => {
                 self.answer(at, request, Origin::Client, Outcome::NotRun);
             }
-            Route::Forward(peer) => self.forward(at, request, place_of(peer)),
-            Route::Nobody => self.answer(at, request, Origin::Client, Outcome::NotRun),
+            Route::Forward(peer) => self.forward(at, request, place_of(peer), false),
+            Route::Nobody => match self.stand_in_for(at, request) {
+                Some(peer) if peer == at => self.coordinate(at, request, Origin::Client),
+                Some(peer) => self.forward(at, request, peer, true),
+                None => self.answer(at, request, Origin::Client, Outcome::NotRun),
+            },
         }
     }
 
     /// A peer believes that this node coordinates.
-    pub(super) fn run_forwarded(&mut self, at: usize, request: usize, origin: Origin) {
-        let replicas = self.replica_ids(self.vnode_of(request));
-        let reach = |node| self.reach(at, node);
-        match route::route(&replicas, id_of(at), route::Origin::Peer, reach) {
-            Route::Local => self.coordinate(at, request, origin),
-            _ => self.answer(at, request, origin, Outcome::NotRun),
+    pub(super) fn run_forwarded(
+        &mut self,
+        at: usize,
+        request: usize,
+        stands_in: bool,
+        origin: Origin,
+    ) {
+        let stands_in = stands_in && self.may_stand_in(request);
+        let may_run = self.is_replica(self.vnode_of(request), at) || stands_in;
+        if may_run && self.nodes[at].reach[at].counts() {
+            self.coordinate(at, request, origin);
+        } else {
+            self.answer(at, request, origin, Outcome::NotRun);
         }
     }
 
-    fn forward(&mut self, at: usize, request: usize, peer: usize) {
+    fn forward(&mut self, at: usize, request: usize, peer: usize, stands_in: bool) {
         let id = self.nodes[at].number();
         let forwarded = Forwarded { peer, origin: Origin::Client, request };
         self.nodes[at].forwards.insert(id, forwarded);
+        self.ledger.happened.forwards += 1;
         self.note(|_| format!("{} forwards #{request} to {}", place(at), place(peer)));
         self.due(at, TIMEOUT_MS, Due::Forward(id));
-        self.send(at, peer, Frame::Forward { id, request });
+        self.send(at, peer, Frame::Forward { id, request, stands_in });
     }
 
     pub(super) fn forward_answered(&mut self, at: usize, id: u64, outcome: Outcome) {
@@ -123,14 +137,13 @@ impl World {
     fn coordinate(&mut self, at: usize, request: usize, origin: Origin) {
         let vnode = self.vnode_of(request);
         let writes = self.ledger.requests[request].ask.writes();
-        let ask = self.effective(at, vnode);
-        let needs = if writes { ask.write_needs() } else { ask.read_needs() };
-        if admit(self.counting(at, vnode), needs).is_err() {
+        let mut ask = self.effective(at, vnode);
+        let Ok(stand_ins) = self.stand_ins_for(at, request, &mut ask) else {
             return self.answer(at, request, origin, Outcome::NotRun);
-        }
+        };
         let ask = self.bent(ask, writes);
         if if writes { ask.precheck() } else { ask.read_needs() } > 1 {
-            return self.begin_operation(at, request, ask, origin);
+            return self.begin_operation(at, request, ask, stand_ins, origin);
         }
         if !writes {
             let reply = self.look(at, request);
@@ -140,13 +153,14 @@ impl World {
         let Some(told) = told else {
             return self.answer(at, request, origin, Outcome::Done(reply));
         };
+        self.ledger.happened.sloppy += u64::from(!stand_ins.is_empty());
         let w = if self.is(Mutant::CountsTwice) { ask.w.saturating_sub(1) } else { ask.w };
         if w <= 1 {
-            self.replicate(at, &told, None);
+            self.replicate(at, &told, &[], None);
             return self.answer(at, request, origin, Outcome::Done(reply));
         }
         let id = self.nodes[at].number();
-        let candidates = self.replicate(at, &told, Some(Waiter::Write(id)));
+        let candidates = self.replicate(at, &told, &stand_ins, Some(Waiter::Write(id)));
         let tally = Tally::new(candidates, w - 1);
         self.nodes[at].awaited.insert(id, Awaited { tally, origin, request, reply });
         self.due(at, TIMEOUT_MS, Due::Awaited(id));
@@ -207,10 +221,12 @@ impl World {
         let (name, vnode) = &self.chart.keys[asked.key];
         let node = &self.nodes[at];
         let mut out = BytesMut::new();
+        let blind = !self.is_replica(*vnode, at) && !self.is(Mutant::HintVector);
         let dot = node
             .keyspace
-            .write(*vnode, node.wall(self.now), |keys| {
-                keys.apply(name, &change, node.actor(), &mut out)
+            .write(*vnode, node.wall(self.now), |keys| match blind {
+                true => keys.apply_blind(name, &change, node.actor(), &mut out),
+                false => keys.apply(name, &change, node.actor(), &mut out),
             })
             .expect("room for a value");
         let vnode = *vnode;
@@ -220,8 +236,13 @@ impl World {
         facts.learn(&write.own);
         let facts = self.told_by(at, asked.key, number, &out);
         let told = Told { vnode, key: asked.key, bytes: Rc::from(&out[..]), facts };
-        let logged = Logged { vnode, key: asked.key, bytes: Some(told.bytes.clone()), facts };
+        let logged =
+            Logged { vnode, key: asked.key, bytes: Some(told.bytes.clone()), facts, gone: false };
         self.log(at, logged);
+        if !self.is_replica(vnode, at) {
+            self.ledger.happened.blind += 1;
+            self.hold_for_others(at);
+        }
         self.note(|_| {
             format!(
                 "{} runs #{request} as {} ({number} on key {})",
@@ -236,7 +257,7 @@ impl World {
     }
 
     /// A new write, as the facts have it.
-    fn write_of(&self, at: usize, request: usize, dot: crate::base::time::Dot) -> Write {
+    fn write_of(&self, at: usize, request: usize, dot: Dot) -> Write {
         let asked = &self.ledger.requests[request];
         let (known, history) =
             (&self.nodes[at].facts[asked.key], &self.ledger.histories[asked.key]);
@@ -251,6 +272,11 @@ impl World {
             (Ask::Set(_) | Ask::SetIfAbsent(_), _) => {
                 (0, 0, Facts { metas: own, values: own, seen: own, ..all_gone })
             }
+            // A stand-in that may have forgotten what it added counts beside what is there.
+            (Ask::Increment(amount), Some(_)) if self.begins_beside(at, asked.key, dot) => {
+                let made = Facts { values: own, increments: own, seen: own, ..Facts::default() };
+                (history.writes.len(), amount, made)
+            }
             (Ask::Increment(amount), Some(base)) => {
                 (base, amount, Facts { increments: own, seen: own, ..Facts::default() })
             }
@@ -263,6 +289,14 @@ impl World {
         };
         own.seen |= known.seen;
         Write { dot, request, own, base, amount, acknowledged: false, losses: 0 }
+    }
+
+    /// Whether a write began a value of its own, although it is no replica's.
+    fn begins_beside(&self, at: usize, key: usize, dot: Dot) -> bool {
+        let entry = self.entry(at, key);
+        let siblings = entry.fields().iter().flat_map(|field| field.register.siblings());
+        let began = siblings.map(|sibling| sibling.dot).any(|base| base == dot);
+        !self.is_replica(self.chart.keys[key].1, at) && began
     }
 
     /// What the record of a new write tells.
@@ -289,16 +323,27 @@ impl World {
 
     // ---- replicating --------------------------------------------------------------------------
 
-    /// Sends a change to every other replica, or into its backlog while there is no link. Those that
-    /// count, by their places, are the answer; each of them is told to `waiter`.
-    pub(super) fn replicate(&mut self, at: usize, told: &Told, waiter: Option<Waiter>) -> u16 {
-        let mut candidates = 0;
-        let replicas = &self.chart.replicas[told.vnode.index()];
-        for (nth, &peer) in replicas.iter().enumerate() {
-            if peer == at {
-                continue;
+    /// Sends a change to every other replica, or into its backlog while there is no link, and to the
+    /// stand-ins. Those that count, by their places, are the answer; each is told to `waiter`.
+    pub(super) fn replicate(
+        &mut self,
+        at: usize,
+        told: &Told,
+        stand_ins: &[StandIn],
+        waiter: Option<Waiter>,
+    ) -> u16 {
+        let is_replica = self.is_replica(told.vnode, at);
+        let mut to: Vec<(usize, usize, bool)> = Vec::new();
+        for (nth, &peer) in self.chart.replicas[told.vnode.index()].iter().enumerate() {
+            let reach = self.nodes[at].reach[peer];
+            // What a stand-in writes, it holds until all have it: no need for a backlog, too.
+            if peer != at && (is_replica || reach.is_linked()) {
+                to.push((nth, peer, reach.counts()));
             }
-            let counts = self.nodes[at].reach[peer].counts();
+        }
+        to.extend(stand_ins.iter().map(|one| (usize::from(one.place), place_of(one.node), true)));
+        let mut candidates = 0;
+        for (nth, peer, counts) in to {
             let sent = self.send(at, peer, Frame::Rep(told.clone()));
             if let Some(sequence) = sent.filter(|_| counts) {
                 candidates |= 1 << nth;
@@ -396,8 +441,6 @@ impl World {
 
     /// Whether `node`'s log holds a write.
     pub(super) fn disk_holds(&self, node: usize, key: usize, write: usize) -> bool {
-        let Node { disk, .. } = &self.nodes[node];
-        let mut logged = disk.written().iter().filter(|logged| logged.key == key);
-        logged.any(|logged| logged.facts.seen >> write & 1 == 1)
+        self.nodes[node].disk.seen(key) >> write & 1 == 1
     }
 }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use crate::base::id::VnodeId;
 
-use super::facts::Facts;
+use super::facts::{Facts, Writes};
 
 /// One record in the log, and the facts that it tells.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Logged {
     /// None: only the shadow learned something.
     pub(super) bytes: Option<Rc<[u8]>>,
     pub(super) facts: Facts,
+    /// Whether the key was forgotten.
+    pub(super) gone: bool,
 }
 
 /// What the `life` file says.
@@ -51,11 +53,6 @@ impl Disk {
     /// write(2): what was appended survives the process.
     pub(super) fn write_out(&mut self) {
         self.written = self.frames.len();
-    }
-
-    /// What the file system has, whatever becomes of the process.
-    pub(super) fn written(&self) -> &[Logged] {
-        &self.frames[..self.written]
     }
 
     /// fsync(2). Whether there was anything to sync.
@@ -122,16 +119,30 @@ impl Disk {
         }
     }
 
-    /// What would be lost.
-    pub(super) fn would_lose(&self, loss: Loss, torn: usize) -> Vec<Logged> {
-        let mut after = self.clone();
+    /// The writes on `key` of which the first `frames` frames tell.
+    fn seen_in(&self, key: usize, frames: usize) -> Writes {
+        let frames = self.frames[..frames].iter().filter(|logged| logged.key == key);
+        frames.fold(0, |seen, logged| if logged.gone { 0 } else { seen | logged.facts.seen })
+    }
+
+    /// The writes on `key` that are in the log.
+    pub(super) fn seen(&self, key: usize) -> Writes {
+        self.seen_in(key, self.written)
+    }
+
+    /// How many frames would be left.
+    pub(super) fn kept_after(&self, loss: Loss, torn: usize) -> usize {
+        let image = self.image.as_ref().map_or(0, |(frames, _)| frames.len());
         match loss {
-            Loss::Power => after.cut(torn),
-            Loss::Wipe => after.wipe(),
-            Loss::Image => after.restore_image(),
+            Loss::Power => self.written - torn.min(self.unsynced()),
+            Loss::Wipe => 0,
+            Loss::Image => image.min(self.written),
         }
-        let kept = after.frames.len();
-        self.written().get(kept..).unwrap_or(&[]).to_vec()
+    }
+
+    /// The writes on `key` that would be lost.
+    pub(super) fn would_lose(&self, key: usize, loss: Loss, torn: usize) -> Writes {
+        self.seen(key) & !self.seen_in(key, self.kept_after(loss, torn))
     }
 }
 

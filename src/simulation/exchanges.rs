@@ -231,7 +231,8 @@ impl World {
         if whole && active.recoveries == node.recoveries {
             let counting = active.counting && node.reach[peer].counts();
             let was_over = node.recovery.is_over();
-            node.recovery.on_exchanged(vnode, id_of(peer), counting);
+            let restored = node.recovery.on_exchanged(vnode, id_of(peer), counting);
+            self.ledger.happened.restored += u64::from(restored);
             if node.recovery.is_over() && !was_over && !node.returning {
                 self.steer_own(at);
                 self.tell_status(at);

@@ -6,7 +6,7 @@
 
 use super::disk::Loss;
 use super::facts::each;
-use super::plan::{KEYS, Weather};
+use super::plan::{Focus, KEYS, Weather};
 use super::shell::PATIENCE_MS;
 use super::world::{Event, WARM_MS, World, place};
 
@@ -70,7 +70,7 @@ impl World {
             let fault = self.draw_fault();
             self.at(when, Event::Fault(fault));
         }
-        if plan.weather == Weather::Everything {
+        if matches!(plan.weather, Weather::Network | Weather::Everything) {
             for node in 0..plan.nodes {
                 let skew = self.chance.between(0, 400) as i64 - 200;
                 self.nodes[node].skew = if self.chance.percent(50) { skew } else { 0 };
@@ -94,6 +94,10 @@ impl World {
         match self.plan.weather {
             Weather::Calm | Weather::Kills => Fault::Kill { node },
             Weather::Network => split,
+            Weather::Everything if self.plan.focus == Focus::Losses && self.chance.percent(60) => {
+                let losses = [Loss::Power, Loss::Wipe, Loss::Image];
+                Fault::Lose { node, loss: losses[self.chance.place(3)] }
+            }
             Weather::Everything => match self.chance.below(16) {
                 0..5 => split,
                 5 | 6 => Fault::Kill { node },
@@ -169,7 +173,7 @@ impl World {
             return;
         }
         self.end_process(node, loss == Loss::Wipe);
-        self.ledger.losses += 1;
+        self.ledger.happened.losses += 1;
         let disk = &mut self.nodes[node].disk;
         match loss {
             Loss::Power => disk.cut(torn),
@@ -181,32 +185,28 @@ impl World {
 
     /// Whether the contract allows the loss; counts it if so.
     fn may_lose(&mut self, node: usize, loss: Loss, torn: usize) -> bool {
-        let lost = self.nodes[node].disk.would_lose(loss, torn);
         let w = self.plan.quorum.w;
         let mut counted = Vec::new();
         for key in 0..KEYS {
-            let lost = lost.iter().filter(|logged| logged.key == key);
-            let lost = lost.fold(0, |all, logged| all | logged.facts.seen);
+            let lost = self.nodes[node].disk.would_lose(key, loss, torn);
             let replicas = &self.chart.replicas[self.chart.keys[key].1.index()];
             for write in each(lost) {
-                if !self.ledger.histories[key].writes[write].acknowledged {
-                    continue;
-                }
                 let everywhere = replicas.iter().all(|&at| self.disk_holds(at, key, write));
-                let losses = &mut self.ledger.histories[key].writes[write].losses;
+                let known = &mut self.ledger.histories[key].writes[write];
                 if everywhere {
-                    *losses = 0;
+                    known.losses = 0;
                 }
-                if *losses + 1 >= w {
+                if known.acknowledged && known.losses + 1 >= w {
                     return false;
                 }
+                // Also of those whose acknowledgements are on their way.
                 counted.push((key, write));
             }
         }
         for (key, write) in counted {
             self.ledger.histories[key].writes[write].losses += 1;
         }
-        self.note(|_| format!("{} loses its disk's {loss:?}, {} frames", place(node), lost.len()));
+        self.note(|_| format!("{} loses its disk: {loss:?}", place(node)));
         true
     }
 

@@ -61,6 +61,8 @@ pub(super) enum Frame {
     Forward {
         id: u64,
         request: usize,
+        /// No replica counts: the receiver stands in for them.
+        stands_in: bool,
     },
     ForwardReply {
         id: u64,

@@ -37,7 +37,46 @@ pub(super) struct Request {
     /// The write that it was.
     pub(super) write: Option<usize>,
     /// How many disk losses there had been when it began.
-    pub(super) losses: u32,
+    pub(super) losses: u64,
+}
+
+/// How often some of what a world is for happened in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Happened {
+    /// Disks that lost something.
+    pub(super) losses: u64,
+    /// Requests forwarded, and writes on which a stand-in took part.
+    pub(super) forwards: u64,
+    pub(super) sloppy: u64,
+    /// Writes that a stand-in coordinated; entries it forgot when all had them.
+    pub(super) blind: u64,
+    pub(super) forgotten: u64,
+    /// Streams that went on after a link was lost, changes they brought, and streams with a gap.
+    pub(super) resumed: u64,
+    pub(super) resent: u64,
+    pub(super) gaps: u64,
+    /// Peers that were given up.
+    pub(super) passed_by: u64,
+    /// Vnodes restored after a node lost something.
+    pub(super) restored: u64,
+    /// Requests of which nobody knows whether they ran.
+    pub(super) uncertain: u64,
+}
+
+impl Happened {
+    pub(super) fn add(&mut self, other: &Happened) {
+        self.losses += other.losses;
+        self.forwards += other.forwards;
+        self.sloppy += other.sloppy;
+        self.blind += other.blind;
+        self.forgotten += other.forgotten;
+        self.resumed += other.resumed;
+        self.resent += other.resent;
+        self.gaps += other.gaps;
+        self.passed_by += other.passed_by;
+        self.restored += other.restored;
+        self.uncertain += other.uncertain;
+    }
 }
 
 /// See the head of this file.
@@ -46,8 +85,7 @@ pub(super) struct Ledger {
     pub(super) requests: Vec<Request>,
     pub(super) histories: [History; KEYS],
     pub(super) breach: Option<String>,
-    /// How often a disk lost something.
-    pub(super) losses: u32,
+    pub(super) happened: Happened,
 }
 
 impl Ledger {

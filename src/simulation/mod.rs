@@ -26,6 +26,7 @@ mod exchanges;
 mod facts;
 mod faults;
 mod frame;
+mod handing;
 mod ledger;
 mod mutants;
 mod net;

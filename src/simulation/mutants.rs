@@ -38,6 +38,10 @@ pub(super) enum Mutant {
     NoExchange,
     /// A stream goes on one change too late.
     StreamSkips,
+    /// What was handed on to one replica is forgotten.
+    HintOneAck,
+    /// A stand-in writes as a replica, although it forgets.
+    HintVector,
     /// A write that ran and was not confirmed in time says that nothing was done.
     UncertainDenied,
 }

@@ -9,8 +9,10 @@ use crate::base::time::UnixMs;
 use crate::coordinator::gather::Revision;
 use crate::coordinator::read::Read;
 use crate::coordinator::route::Reach;
+use crate::coordinator::stand_in::StandIns;
 use crate::coordinator::tally::Tally;
 use crate::coordinator::write::Write;
+use crate::handoff::machine::{self, Handoff};
 use crate::membership::steering::Steering;
 use crate::peer::stream::{Bounds, Incoming, Stream};
 use crate::storage::keyspace::Keyspace;
@@ -19,6 +21,7 @@ use super::disk::Disk;
 use super::exchanges::Active;
 use super::facts::Facts;
 use super::frame::{Frame, Reply};
+use super::handing::Sent;
 use super::plan::{KEYS, Tuning, VNODES};
 use super::unsettled::Unsettled;
 
@@ -82,6 +85,7 @@ pub(super) struct Operation {
     pub(super) reply: Reply,
     pub(super) ran: bool,
     pub(super) hold: u8,
+    pub(super) stand_ins: StandIns,
 }
 
 /// A question that a peer has not answered.
@@ -117,6 +121,11 @@ pub(super) struct Peer {
     pub(super) exchanges: u32,
     /// Vnodes (one bit each) that the present round compares with it.
     pub(super) round: u32,
+}
+
+/// A log is synced more often than in earnest, and so what it holds is sure earlier.
+fn handoff_options() -> machine::Options {
+    machine::Options { forget_after_ms: 150, retry_after_ms: 300, ..machine::Options::default() }
 }
 
 impl Peer {
@@ -159,6 +168,11 @@ pub(super) struct Node {
     pub(super) facts: [Facts; KEYS],
     pub(super) reach: Vec<Reach>,
     pub(super) unsettled: Unsettled,
+    /// What is held for others, and what of it was sent.
+    pub(super) handoff: Handoff,
+    pub(super) hints: BTreeMap<u64, Sent>,
+    /// Whether it will be looked at again.
+    pub(super) handing: bool,
     pub(super) recovery: Recovery,
     /// How often a recovery was begun.
     pub(super) recoveries: u64,
@@ -190,6 +204,9 @@ impl Node {
             facts: Default::default(),
             reach: vec![Reach::Down; nodes],
             unsettled: Unsettled::new(nodes),
+            handoff: Handoff::new(handoff_options()),
+            hints: BTreeMap::new(),
+            handing: false,
             recovery: Recovery::new(),
             recoveries: 0,
             returning: false,

@@ -2,9 +2,11 @@
 //! `node/quorum.rs`.
 
 use crate::base::hash::Digest;
+use crate::base::id::NodeId;
 use crate::coordinator::contract::Effective;
 use crate::coordinator::gather::{Effect, Reason, Revision};
 use crate::coordinator::read::Read;
+use crate::coordinator::stand_in::StandIns;
 use crate::coordinator::write::{Ran, Write};
 use crate::value::record::{self, Record};
 
@@ -72,10 +74,12 @@ impl World {
         at: usize,
         request: usize,
         ask: Effective,
+        stand_ins: StandIns,
         origin: Origin,
     ) {
         let key = self.ledger.requests[request].key;
-        let others = self.others(at, self.chart.keys[key].1);
+        let mut others = self.others(at, self.chart.keys[key].1);
+        others.extend(stand_ins.iter().map(|stand_in| stand_in.node));
         let mut effects = Vec::new();
         let machine = if self.ledger.requests[request].ask.writes() {
             Machine::Write(Write::start(&others, ask, &mut effects))
@@ -91,6 +95,7 @@ impl World {
             reply: self.look(at, request),
             ran: false,
             hold: ask.hold,
+            stand_ins,
         };
         let id = self.nodes[at].number();
         self.nodes[at].operations.insert(id, operation);
@@ -113,11 +118,15 @@ impl World {
         while let Some(effect) = effects.pop_front() {
             let Operation { key, digest, request, origin, reply, .. } =
                 self.nodes[at].operations[&id];
+            let is_replica =
+                |node: &NodeId| self.is_replica(self.vnode_of(request), place_of(*node));
             match effect {
                 Effect::Check { to } => {
                     let asked = self.ask(at, id, place_of(to), None);
                     self.send(at, place_of(to), Frame::Check { id: asked, key, digest });
                 }
+                // A stand-in would only have to hand it on.
+                Effect::WriteBack { to, .. } if !is_replica(&to) => {}
                 Effect::WriteBack { to, revision } => {
                     let asked = self.ask(at, id, place_of(to), Some(revision));
                     let told = self.told(at, key);
@@ -172,7 +181,8 @@ impl World {
         }
         match told {
             Some(told) => {
-                self.replicate(at, &told, Some(Waiter::Operation(id)));
+                let stand_ins = self.nodes[at].operations[&id].stand_ins.clone();
+                self.replicate(at, &told, &stand_ins, Some(Waiter::Operation(id)));
                 Ran::Changed
             }
             None => Ran::Unchanged { grew: now != digest },
@@ -296,7 +306,7 @@ impl World {
     fn check_held(&mut self, at: usize, id: u64) {
         let Operation { request, key, reply, hold, .. } = self.nodes[at].operations[&id];
         let asked = self.ledger.requests[request];
-        if reply.changed || asked.losses != self.ledger.losses {
+        if reply.changed || asked.losses != self.ledger.happened.losses {
             return;
         }
         let replicas = &self.chart.replicas[self.chart.keys[key].1.index()];

@@ -42,6 +42,8 @@ pub(super) struct Chart {
     pub(super) keys: Vec<(Vec<u8>, VnodeId)>,
     /// Each vnode's replicas, by their places.
     pub(super) replicas: Vec<Vec<usize>>,
+    /// Each vnode's stand-ins, in order.
+    pub(super) fallbacks: Vec<Vec<usize>>,
 }
 
 /// The chart of a cluster of `nodes`; node `i` has the id `i + 1`.
@@ -60,7 +62,15 @@ pub(super) fn chart(nodes: usize) -> &'static Chart {
         let replicas = (0..VNODES).map(|vnode| {
             topology.replicas(VnodeId(vnode)).iter().map(|node| usize::from(node.0) - 1).collect()
         });
-        Chart { keys: (0..KEYS).map(key).collect(), replicas: replicas.collect() }
+        let fallbacks = (0..VNODES).map(|vnode| {
+            let fallbacks = topology.fallbacks(VnodeId(vnode));
+            fallbacks.iter().map(|node| usize::from(node.0) - 1).collect()
+        });
+        Chart {
+            keys: (0..KEYS).map(key).collect(),
+            replicas: replicas.collect(),
+            fallbacks: fallbacks.collect(),
+        }
     })
 }
 
@@ -77,6 +87,19 @@ pub(super) enum Weather {
     Everything,
 }
 
+/// What a world is mostly about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Focus {
+    /// A bit of everything.
+    Usual,
+    /// Many requests for one key of a strict keyspace, and clocks that disagree.
+    Strict,
+    /// Disks that lose what was written.
+    Losses,
+    /// Splits that leave keys without their replicas.
+    StandIns,
+}
+
 /// What operators choose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Tuning {
@@ -89,6 +112,7 @@ pub(super) struct Tuning {
 /// See the head of this file.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
+    pub(super) focus: Focus,
     pub(super) nodes: usize,
     pub(super) quorum: Quorum,
     pub(super) weather: Weather,
@@ -107,17 +131,26 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn draw(chance: &mut Chance, mutant: Mutant) -> Plan {
-        let contracts = [(1, 2), (1, 2), (1, 1), (2, 1), (2, 2), (2, 2), (1, 3), (3, 1)];
+    pub(super) fn draw(chance: &mut Chance, mutant: Mutant, focus: Option<Focus>) -> Plan {
+        let drawn = [Focus::Usual, Focus::Usual, Focus::Strict, Focus::Losses, Focus::StandIns];
+        let drawn = drawn[chance.place(drawn.len())];
+        let focus = focus.unwrap_or(drawn);
+        let contracts: &[(u8, u8)] = match focus {
+            Focus::Usual => &[(1, 2), (1, 2), (1, 1), (2, 1), (2, 2), (2, 2), (1, 3), (3, 1)],
+            Focus::Strict => &[(2, 2), (2, 2), (2, 2), (1, 3), (3, 1), (3, 3)],
+            Focus::Losses => &[(1, 2), (2, 2), (1, 3), (3, 2)],
+            Focus::StandIns => &[(1, 2), (1, 2), (2, 1), (1, 1)],
+        };
         let (r, w) = contracts[chance.place(contracts.len())];
-        let weather = match chance.below(100) {
-            0..10 => Weather::Calm,
-            10..30 => Weather::Kills,
-            30..55 => Weather::Network,
+        let weather = match (focus, chance.below(100)) {
+            (Focus::Usual, 0..15) => Weather::Calm,
+            (Focus::Usual, 15..50) => Weather::Kills,
+            (Focus::Usual, 50..70) | (Focus::Strict | Focus::StandIns, 0..50) => Weather::Network,
             _ => Weather::Everything,
         };
         Plan {
-            nodes: [3, 3, 4, 5][chance.place(4)],
+            focus,
+            nodes: if focus == Focus::StandIns { 5 } else { [3, 3, 4, 5][chance.place(4)] },
             quorum: Quorum::new(3, r, w).expect("a contract"),
             weather,
             mutant,
@@ -132,7 +165,8 @@ impl Plan {
             },
             faults: match weather {
                 Weather::Calm => 0,
-                _ => chance.between(1, 8) as usize,
+                _ if focus == Focus::Usual => chance.between(1, 8) as usize,
+                _ => chance.between(3, 14) as usize,
             },
         }
     }

@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use crate::base::id::VnodeId;
+use crate::base::time::Moment;
 use crate::membership::steering::Steering;
 use crate::storage::vnode_write::Merged;
 use crate::value::record;
@@ -74,12 +75,18 @@ impl World {
     fn replay(&mut self, at: usize) {
         let frames = self.nodes[at].disk.frames.clone();
         for logged in &frames {
+            if logged.gone {
+                self.forget_again(at, logged);
+                continue;
+            }
             if let Some(bytes) = &logged.bytes {
                 self.join(at, logged.vnode, bytes);
             }
             self.nodes[at].facts[logged.key].learn(&logged.facts);
         }
+        self.nodes[at].keyspace.suspect_forgotten();
         self.check_node(at);
+        self.hold_for_others(at);
     }
 
     /// Vnodes of which something may be lost count in nothing until peers have restored them.
@@ -310,6 +317,7 @@ impl World {
         self.due(at, dialed, Due::Refused { peer });
         self.stream_lost(at, peer);
         self.operations_lost(at, peer);
+        self.nodes[at].handoff.on_lost(crate::base::id::NodeId(peer as u16 + 1), Moment(self.now));
         self.watch_return(at);
     }
 
@@ -368,8 +376,8 @@ impl World {
             }
             Frame::Settled { after } => self.stream_settled(at, peer, after),
             Frame::RepAck { upto } => self.acknowledged(at, peer, upto),
-            Frame::Forward { id, request } => {
-                self.run_forwarded(at, request, Origin::Peer { peer, link, id });
+            Frame::Forward { id, request, stands_in } => {
+                self.run_forwarded(at, request, stands_in, Origin::Peer { peer, link, id });
             }
             Frame::ForwardReply { id, outcome } => self.forward_answered(at, id, outcome),
             Frame::Check { id, key, digest } => self.answer_check(at, peer, id, key, digest),
@@ -381,7 +389,11 @@ impl World {
                     self.send(at, peer, Frame::PutAck { id, ok });
                 }
             }
-            Frame::PutAck { id, ok } => self.put_answered(at, peer, id, ok),
+            Frame::PutAck { id, ok } => {
+                if !self.hint_answered(at, id, ok) {
+                    self.put_answered(at, peer, id, ok);
+                }
+            }
             Frame::Tree { vnode, message } => self.tree_message(at, peer, vnode, &message),
             Frame::Status { counts } => {
                 self.steer(at, peer, |peer, now| peer.on_status(counts, now));
@@ -416,7 +428,10 @@ impl World {
         known.learn(facts);
         if changed || taught {
             let bytes = changed.then(|| bytes.clone());
-            self.log(at, Logged { vnode, key, bytes, facts: *facts });
+            self.log(at, Logged { vnode, key, bytes, facts: *facts, gone: false });
+            if !self.is_replica(vnode, at) {
+                self.hold_for_others(at);
+            }
             self.check_key(at, key);
         }
     }

@@ -137,6 +137,10 @@ impl World {
         let held = (greeting.known_run == run).then_some(greeting.held);
         let held = held.map(|held| (held + u64::from(skips)).min(known.stream.appended()));
         let begun = known.stream.resume(held, greeting.lossy || forgot);
+        let happened = &mut self.ledger.happened;
+        happened.resumed += u64::from(!begun.gap && before > 0);
+        happened.resent += begun.changes;
+        happened.gaps += u64::from(begun.gap && before > 0);
         self.note(|_| format!("{} {begun:?} to {}", place(at), place(peer)));
         self.pump(at, peer);
         self.look_whether_caught_up(at, peer);
@@ -167,6 +171,7 @@ impl World {
 
     /// Nobody waits for `peer` any more: its last changes may have reached third replicas only.
     pub(super) fn pass_by(&mut self, at: usize, peer: usize) {
+        self.ledger.happened.passed_by += 1;
         self.note(|_| format!("{} passes {} by", place(at), place(peer)));
         for vnode in self.shared_vnodes(at, peer) {
             if self.nodes[at].unsettled.forget(vnode, peer) {

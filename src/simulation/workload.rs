@@ -2,7 +2,7 @@
 
 use super::frame::Outcome;
 use super::ledger::{Ask, Request};
-use super::plan::{KEYS, USES, Use};
+use super::plan::{Focus, KEYS, USES, Use};
 use super::world::{Event, WARM_MS, World, place};
 
 /// A client.
@@ -40,7 +40,7 @@ impl World {
         }
         let (key, ask) = self.draw_request();
         let request = self.ledger.requests.len();
-        let losses = self.ledger.losses;
+        let losses = self.ledger.happened.losses;
         self.ledger.requests.push(Request {
             key,
             ask,
@@ -59,7 +59,9 @@ impl World {
     }
 
     fn draw_request(&mut self) -> (usize, Ask) {
-        let key = self.chance.place(KEYS);
+        // A history is judged best where many requests meet.
+        let crowded = self.plan.focus == Focus::Strict && self.chance.percent(70);
+        let key = if crowded { 0 } else { self.chance.place(KEYS) };
         let fresh = 1_000 + 1_000 * self.ledger.requests.len() as i64;
         let amount = self.chance.between(1, 5) as i64;
         let ask = match (USES[key], self.chance.below(100)) {
@@ -95,6 +97,7 @@ impl World {
     }
 
     fn end_request(&mut self, request: usize, outcome: Outcome) {
+        self.ledger.happened.uncertain += u64::from(outcome == Outcome::Uncertain);
         let asked = &mut self.ledger.requests[request];
         asked.ended = Some((self.now, outcome));
         let (client, key, write) = (asked.client, asked.key, asked.write);

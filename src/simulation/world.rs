@@ -12,11 +12,11 @@ use crate::membership::steering::Steering;
 use super::chance::Chance;
 use super::faults::Fault;
 use super::frame::{Frame, Greeting, Told};
-use super::ledger::Ledger;
+use super::ledger::{Happened, Ledger};
 use super::mutants::Mutant;
 use super::net::Net;
 use super::node::Node;
-use super::plan::{Chart, Plan, chart};
+use super::plan::{Chart, Focus, Plan, chart};
 use super::workload::Client;
 
 /// A world that has not come to rest after this many events never will.
@@ -35,6 +35,8 @@ pub(super) enum Due {
     /// The peers were waited for long enough.
     Greeted,
     Sync,
+    /// What is held for others is looked at.
+    HandOn,
     /// Only a mutant writes later than at once.
     WriteOut,
     /// An exchange that does not move: its number and its peer.
@@ -147,7 +149,7 @@ pub(super) struct Report {
     pub(super) events: u64,
     pub(super) requests: u64,
     pub(super) writes: u64,
-    pub(super) losses: u64,
+    pub(super) happened: Happened,
 }
 
 /// See the head of this file.
@@ -170,9 +172,9 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, mutant: Mutant, tracing: bool) -> World {
+    pub(super) fn new(seed: u64, mutant: Mutant, focus: Option<Focus>, tracing: bool) -> World {
         let mut chance = Chance::new(seed);
-        let plan = Plan::draw(&mut chance, mutant);
+        let plan = Plan::draw(&mut chance, mutant, focus);
         World {
             chart: chart(plan.nodes),
             now: 0,
@@ -224,7 +226,7 @@ impl World {
             events,
             requests: self.ledger.requests.len() as u64,
             writes: written.sum(),
-            losses: u64::from(self.ledger.losses),
+            happened: self.ledger.happened,
             breach: self.ledger.breach,
             trace: self.trace,
         }
@@ -302,7 +304,7 @@ impl World {
                 self.dial_all(node);
             }
             Event::Stale { to, told } => {
-                if self.nodes[to].alive && self.chart.replicas[told.vnode.index()].contains(&to) {
+                if self.nodes[to].alive {
                     self.note(|_| format!("{} hears again of key {}", place(to), told.key));
                     self.merge(to, &told);
                 }
@@ -323,6 +325,7 @@ impl World {
                 self.nodes[node].disk.sync();
                 self.nodes[node].syncing = false;
             }
+            Due::HandOn => self.hand_on(node),
             Due::WriteOut => self.nodes[node].disk.write_out(),
             Due::Exchange { peer, number } => self.exchange_stuck(node, peer, number),
             Due::Pump { peer } => {
