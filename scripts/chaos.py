@@ -58,8 +58,14 @@ async def until_interrupted(options):
     """Runs, and on a signal ends in order: every process that was started is ended."""
     task = asyncio.create_task(run(options))
     loop = asyncio.get_running_loop()
+
+    def interrupt():
+        # Once: a second signal shall not disturb the ending.
+        if not task.cancelling():
+            task.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, interrupt)
     try:
         return await task
     except asyncio.CancelledError:

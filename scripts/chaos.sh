@@ -57,7 +57,15 @@ space=(unshare --net --mount --pid --fork --kill-child --mount-proc)
 # `ip netns` keeps its names in /run/netns: here they are seen by nobody else.
 inside='mount -t tmpfs tmpfs /run && mkdir /run/netns && exec env KVORUM_CHAOS_NAMESPACES=1 "$@"'
 if "${space[@]}" bash -c 'mount -t tmpfs tmpfs /run && mkdir /run/netns && nft list tables && ip netns add probe' >/dev/null 2>&1; then
-  exec "${space[@]}" bash -c "$inside" chaos python3 scripts/chaos.py "${arguments[@]}"
+  "${space[@]}" bash -c "$inside" chaos python3 scripts/chaos.py "${arguments[@]}" &
+  outer=$!
+  # unshare itself ignores these; the script inside ends in order, and all that it started with it.
+  trap 'kill -TERM $(cat "/proc/$outer/task/$outer/children" 2>/dev/null) 2>/dev/null || true' INT TERM
+  trap 'kill -KILL "$outer" 2>/dev/null || true' EXIT
+  status=0
+  # A signal ends `wait`, not the script inside.
+  while kill -0 "$outer" 2>/dev/null; do wait "$outer" && status=0 || status=$?; done
+  exit "$status"
 fi
 echo 'chaos.sh: no namespaces may be made here: nodes talk through relays instead' >&2
 exec python3 scripts/chaos.py "${arguments[@]}"

@@ -36,6 +36,8 @@ class Cluster:
         self.processes = {}
         self.environment = {}
         self.operators = {}
+        # Loads end with the cluster, however its story ends.
+        self.is_closed = False
 
     @property
     def title(self):
@@ -206,6 +208,7 @@ class Cluster:
     # The end
 
     async def close(self):
+        self.is_closed = True
         for client in self.operators.values():
             client.close()
         self.operators = {}

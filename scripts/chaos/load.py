@@ -56,7 +56,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         slot = loop.time() + self.chance.random() * every
         try:
-            while not self.load.is_over:
+            while self.goes_on():
                 wait = slot - loop.time()
                 if wait > 0:
                     await asyncio.sleep(wait)
@@ -64,7 +64,7 @@ class Worker:
                     # What was missed is missed: a load that catches up is another load.
                     slot = loop.time()
                 slot += every
-                if self.load.is_over:
+                if not self.goes_on():
                     break
                 kind = self.chance.choices(self.kinds, self.weights)[0]
                 op = await getattr(self, kind)()
@@ -72,6 +72,9 @@ class Worker:
                     await asyncio.sleep(0.05)
         finally:
             self.client.close()
+
+    def goes_on(self):
+        return not (self.load.is_over or self.load.cluster.is_closed)
 
     def fresh(self):
         self.count += 1

@@ -11,16 +11,18 @@ from .history import History, percentile
 from .load import Load, fill
 from .report import bytes_text, progress
 
+# Longest time until a node that is back has all that it missed.
+WITHIN = 120.0
 RATIO_MAX = 1.5
 QUIET_SECONDS = 15
 # Fewer samples than these say nothing about one in a hundred.
 SAMPLES_MIN = 1000
 
-# How it is healed → nodes, N, R, W, who goes away, arguments.
+# How it is healed → nodes, N, R, W, who goes away, arguments, how many times --pressure-keys.
 SHAPES = {
-    "stream": (3, (3, 1, 2), [3], []),
-    "exchange": (3, (3, 1, 2), [3], ["--stream-backlog-size", None]),
-    "hints": (5, (3, 1, 2), [4, 5], []),
+    "stream": (3, (3, 1, 2), [3], [], 1),
+    "exchange": (3, (3, 1, 2), [3], ["--stream-backlog-size", "8mb"], 5),
+    "hints": (5, (3, 1, 2), [4, 5], [], 1),
 }
 
 
@@ -40,15 +42,15 @@ async def pressure(options, report):
     report.table(heads, rows)
 
 
-async def one_way(options, report, rows, how, nodes, contract, away, args):
-    args = [options.small_backlog if arg is None else arg for arg in args]
+async def one_way(options, report, rows, how, nodes, contract, away, args, times):
+    keys = options.pressure_keys * times
     async with Cluster(options, nodes, *contract, args) as cluster:
         stay = [node for node in cluster.nodes if node not in away]
         await fill(cluster, stay[0], options.keys)
         rounds = []
         for number in range(options.rounds or 3):
             progress(f"pressure: {how}, round {number + 1}")
-            rounds.append(await one_round(options, cluster, stay, away, f"{how}{number}"))
+            rounds.append(await one_round(options, report, cluster, stay, away, keys, f"{how}{number}"))
         grown = {name: count for _, _, _, counters in rounds for name, count in counters.items()}
         quiet50, quiet99, then50, then99 = (
             [percentile(values[index], p) for values in rounds] for index, p in ((0, 50), (0, 99), (1, 50), (1, 99))
@@ -56,7 +58,7 @@ async def one_way(options, report, rows, how, nodes, contract, away, args):
         ratio = statistics.median(then / quiet for then, quiet in zip(then99, quiet99))
         seconds = statistics.median(values[2] for values in rounds)
         middle = lambda values: f"{statistics.median(values):.2f}"
-        size = bytes_text(options.pressure_keys * 220)
+        size = bytes_text(keys * 220)
         rows.append([how, size, f"{seconds:.1f}", *map(middle, (quiet50, quiet99, then50, then99)), f"{ratio:.2f}"])
         samples = min(len(values[1]) for values in rounds)
         report.say(f"- {how}: at least {samples} samples a round while healing; last counted: {grown}")
@@ -67,7 +69,7 @@ async def one_way(options, report, rows, how, nodes, contract, away, args):
                           ratio <= RATIO_MAX, f"{ratio:.2f} times")
 
 
-async def one_round(options, cluster, stay, away, name):
+async def one_round(options, report, cluster, stay, away, keys, name):
     """Latencies in quiet and while healing, how long that took, and what was counted."""
     history = History()
     load = Load(cluster, history, {"read": 1, "over": 1}, stay, workers=8 // len(stay), rate=50, size=64)
@@ -79,16 +81,18 @@ async def one_round(options, cluster, stay, away, name):
         for node in away:
             cluster.kill(node)
         await asyncio.sleep(2)
-        await fill(cluster, stay[0], options.pressure_keys, size=200, name=name)
+        await fill(cluster, stay[0], keys, size=200, name=name)
         await asyncio.sleep(3)
         before, _ = await ask.counters(cluster)
         for node in away:
             cluster.start(node)
         await cluster.await_ready(away)
         returned, begun = history.mark("returned"), time.monotonic()
-        for node in away:
-            await ask.await_caught_up(cluster, node, begun, 300)
-        while await ask.hints(cluster) and time.monotonic() - begun < 300:
+        late = [node for node in away if await ask.await_caught_up(cluster, node, begun, WITHIN) is None]
+        if late:
+            report.breach(f"{name}: {late} do not count again within {WITHIN:.0f} s: their "
+                          f"vnodes_unsettled are {[(await cluster.info(n))['vnodes_unsettled'] for n in late]}")
+        while await ask.hints(cluster) and time.monotonic() - begun < WITHIN:
             await asyncio.sleep(0.1)
         healed = history.mark("healed")
         after, _ = await ask.counters(cluster)
