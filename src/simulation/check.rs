@@ -137,15 +137,25 @@ impl World {
                 && (0..VNODES).map(VnodeId).all(|vnode| {
                     self.is_replica(vnode, at) || node.keyspace.counts(vnode).held == 0
                 });
+            if whole {
+                continue;
+            }
+            let peer = |peer: usize| {
+                let known = &node.peers[peer];
+                let (sent, came) = (known.stream.is_through(), known.incoming.is_through());
+                format!("{}: through {sent} {came} {:?}", place(peer), known.exchange)
+            };
+            let peers = (0..self.plan.nodes).filter(|&other| other != at).map(peer);
             let state = format!(
-                "{} does not come to rest: alive {} reach {:?} unsettled {:?} recovering {:?}",
+                "{} does not come to rest: alive {} reach {:?} {:?} {:?} {}",
                 place(at),
                 node.alive,
                 node.reach,
                 node.unsettled,
-                node.recovery
+                node.recovery,
+                peers.collect::<Vec<_>>().join(", "),
             );
-            self.ledger.expect(whole, || state);
+            self.ledger.breach(|| state);
         }
     }
 

@@ -113,6 +113,8 @@ impl World {
     pub(super) fn befall(&mut self, fault: Fault) {
         self.note(|_| format!("fault: {fault:?}"));
         match fault {
+            Fault::Kill { node } | Fault::Stop { node } | Fault::Lose { node, .. }
+                if !self.may_end(node) => {}
             Fault::Kill { node } => {
                 self.end_process(node, true);
                 self.plan_start(node);
@@ -167,10 +169,15 @@ impl World {
 
     fn lose_disk(&mut self, node: usize, loss: Loss) {
         let torn = self.chance.place(self.nodes[node].disk.unsynced() + 1);
+        let kept = loss == Loss::Power;
         if loss == Loss::Image && !self.nodes[node].disk.has_image()
+            || !kept && !self.is_remembered(node)
             || !self.may_lose(node, loss, torn)
         {
             return;
+        }
+        if !kept {
+            self.unrecognised = Some(node);
         }
         self.end_process(node, loss == Loss::Wipe);
         self.ledger.happened.losses += 1;
@@ -181,6 +188,24 @@ impl World {
             Loss::Image => disk.restore_image(),
         }
         self.plan_start(node);
+    }
+
+    /// Whether every other node knows of the life that `node` lives, and is there to tell it. Nodes
+    /// remember that in memory only, so one whose disk is wiped or replaced, and whose peers have
+    /// all been started anew since they last met it, is recognised by nobody. (A known limit:
+    /// decision 25.)
+    fn is_remembered(&self, node: usize) -> bool {
+        let start = self.nodes[node].start;
+        let others = self.nodes.iter().enumerate().filter(|&(other, _)| other != node);
+        self.unrecognised.is_none()
+            && others
+                .map(|(_, other)| other)
+                .all(|other| other.alive && other.peers[node].start_seen == start)
+    }
+
+    /// Whether a process may end: not while others must be told by it that they have forgotten.
+    fn may_end(&self, node: usize) -> bool {
+        self.unrecognised.is_none_or(|forgetful| forgetful == node)
     }
 
     /// Whether the contract allows the loss; counts it if so.
@@ -234,8 +259,8 @@ impl World {
             let held = std::mem::take(&mut way.held);
             way.busy_until = way.busy_until.max(now + delay);
             let when = way.busy_until;
-            for (link, frame) in held {
-                self.at(when, Event::Deliver { link, from, to, frame });
+            for _ in 0..held {
+                self.at(when, Event::Deliver { from, to });
             }
         }
         for &(from, to) in cuts {

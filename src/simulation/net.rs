@@ -17,8 +17,10 @@ pub(super) struct Way {
     pub(super) cut: bool,
     /// When the last frame that is under way arrives.
     pub(super) busy_until: u64,
-    /// Frames that wait for the cut to be mended, or behind others that do.
-    pub(super) held: VecDeque<(u32, Frame)>,
+    /// Frames under way, each with its link, in the order in which they were sent.
+    pub(super) frames: VecDeque<(u32, Frame)>,
+    /// How many of them should have arrived during the cut.
+    pub(super) held: u64,
 }
 
 /// One pair of nodes.

@@ -210,9 +210,6 @@ impl World {
         pair.link += 1;
         pair.open = [true, true];
         let link = pair.link;
-        for way in &mut pair.ways {
-            way.held.clear();
-        }
         for (from, to) in [(a, b), (b, a)] {
             let delay = self.delay();
             let up = self.now + delay;
@@ -236,6 +233,9 @@ impl World {
         let (met, mine) = (self.nodes[at].peers[peer].met, self.nodes[at].start);
         if !met && greeting.start_seen >= mine {
             self.remember(at, greeting);
+        }
+        if self.unrecognised == Some(at) {
+            self.unrecognised = None;
         }
         let known = &mut self.nodes[at].peers[peer];
         let before = known.start_seen;
@@ -334,31 +334,35 @@ impl World {
         }
         let now = self.now;
         let way = self.net.way(at, peer);
+        way.frames.push_back((link, frame));
         if way.cut {
-            way.held.push_back((link, frame));
+            way.held += 1;
         } else {
             way.busy_until = way.busy_until.max(now + delay);
             let when = way.busy_until;
-            self.at(when, Event::Deliver { link, from: at, to: peer, frame });
+            self.at(when, Event::Deliver { from: at, to: peer });
         }
     }
 
-    /// A frame arrives, if its link is still there.
-    pub(super) fn arrive(&mut self, link: u32, from: usize, to: usize, frame: Frame) {
-        if self.net.pair(from, to).link != link || !*self.net.open(to, from) {
-            return;
-        }
+    /// The next frame of a way arrives, if its link is still there.
+    pub(super) fn arrive(&mut self, from: usize, to: usize) {
         let way = self.net.way(from, to);
         if way.cut {
-            way.held.push_back((link, frame));
+            way.held += 1;
             return;
         }
-        self.hear(to, from, link, frame);
+        let (link, frame) = way.frames.pop_front().expect("a frame is under way");
+        if self.net.pair(from, to).link == link && *self.net.open(to, from) {
+            self.hear(to, from, link, frame);
+        }
     }
 
     // ---- what peers say -----------------------------------------------------------------------
 
     fn hear(&mut self, at: usize, peer: usize, link: u32, frame: Frame) {
+        if matches!(frame, Frame::Resume { .. } | Frame::CaughtUp | Frame::Settled { .. }) {
+            self.note(|_| format!("{} hears {frame:?} of {}", place(at), place(peer)));
+        }
         match frame {
             Frame::Rep(told) => {
                 self.merge(at, &told);

@@ -11,7 +11,7 @@ use crate::membership::steering::Steering;
 
 use super::chance::Chance;
 use super::faults::Fault;
-use super::frame::{Frame, Greeting, Told};
+use super::frame::{Greeting, Told};
 use super::ledger::{Happened, Ledger};
 use super::mutants::Mutant;
 use super::net::Net;
@@ -64,11 +64,10 @@ pub(super) enum Event {
     Next {
         client: usize,
     },
+    /// The next frame on its way arrives.
     Deliver {
-        link: u32,
         from: usize,
         to: usize,
-        frame: Frame,
     },
     Up {
         node: usize,
@@ -165,6 +164,8 @@ pub(super) struct World {
     pub(super) net: Net,
     pub(super) clients: Vec<Client>,
     pub(super) ledger: Ledger,
+    /// The node whose disk was wiped or replaced, until it has been told.
+    pub(super) unrecognised: Option<usize>,
     /// Events of paused nodes.
     kept: Vec<(usize, Event)>,
     tracing: bool,
@@ -184,6 +185,7 @@ impl World {
             net: Net::new(plan.nodes),
             clients: Vec::new(),
             ledger: Ledger::default(),
+            unrecognised: None,
             kept: Vec::new(),
             tracing,
             trace: Vec::new(),
@@ -278,7 +280,7 @@ impl World {
         }
         match event {
             Event::Next { client } => self.next_request(client),
-            Event::Deliver { link, from, to, frame } => self.arrive(link, from, to, frame),
+            Event::Deliver { from, to } => self.arrive(from, to),
             Event::Up { node, peer, link, greeting } => self.come_up(node, peer, link, greeting),
             Event::Lost { node, peer, link } => self.lose_link(node, peer, link),
             Event::Impatient { from, to, link } => self.lose_patience(from, to, link),
