@@ -79,9 +79,6 @@ fn first_breach(mutant: Mutant, focus: Focus, seeds: u64) -> Option<(u64, String
 const NEEDED: &[(Mutant, Focus, u64)] = &[
     (Mutant::NoPrev, Focus::Losses, 400),
     (Mutant::CountsTwice, Focus::Usual, 20),
-    (Mutant::NoWriteBack, Focus::Strict, 400),
-    (Mutant::RecoveringCounts, Focus::Losses, 400),
-    (Mutant::NoWholeExchange, Focus::Losses, 400),
     (Mutant::NoTombstones, Focus::Losses, 400),
     (Mutant::NoNewBoot, Focus::Losses, 400),
     (Mutant::NotUnsettled, Focus::Usual, 400),
@@ -93,8 +90,12 @@ const NEEDED: &[(Mutant, Focus, u64)] = &[
 
 /// Rules whose absence shows so rarely in whole clusters that only a long run looks for it. What
 /// they protect has tests of its own, in which their absence shows at once: `value/simulation.rs`,
-/// `coordinator/sim_tests.rs`, and those of `handoff` and of `peer/stream.rs`.
+/// `coordinator/sim_tests.rs`, `anti_entropy/recovery.rs`, and those of `handoff` and of
+/// `peer/stream.rs`.
 const RARELY_SEEN: &[(Mutant, Focus, u64)] = &[
+    (Mutant::NoWriteBack, Focus::Strict, 20_000),
+    (Mutant::RecoveringCounts, Focus::Losses, 20_000),
+    (Mutant::NoWholeExchange, Focus::Losses, 20_000),
     (Mutant::SameActor, Focus::Losses, 20_000),
     (Mutant::NoPrecheck, Focus::Strict, 20_000),
     (Mutant::LiveOnly, Focus::Strict, 20_000),
