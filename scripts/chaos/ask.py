@@ -133,3 +133,16 @@ async def await_caught_up(cluster, node, begun, within):
             return None
         await asyncio.sleep(0.05)
     return time.monotonic() - begun
+
+
+async def why_not(cluster, node):
+    """What there is to know of a node that does not count again, in one line."""
+    seen = []
+    for other in cluster.processes:
+        row = (await statuses(cluster, other) or {}).get(node)
+        if row and other != node:
+            seen.append(f"n{other}: {row['state']}, {row['gossip']}, lag {row['lag-changes']} changes")
+    info, (total, _) = await cluster.info(node), await counters(cluster)
+    own = {name: info.get(name) for name in ("loading", "recovering_vnodes", "vnodes_unsettled")}
+    kept = {name: total.get(name) for name in ("stream_backlog_bytes", "stream_backlogs_dropped")}
+    return f"seen by {'; '.join(seen)}; itself {own}; in all {kept}"

@@ -76,7 +76,7 @@ async def back(report, cluster, history, load, killed, missed, is_exchange):
     ])
     rows = [[name, f"{count:,}"] for name, count in ask.grown(before, after).items()]
     report.table(["counted from its return on, all nodes", ""], rows)
-    report.expect("it is caught up", took is not None, "not within 120 s")
+    report.expect("it is caught up", took is not None, "not within 120 s: " + await ask.why_not(cluster, AWAY))
     if is_exchange:
         judge_exchange(report, before, after, differing)
     else:
@@ -181,7 +181,7 @@ async def once_more(report, cluster, history, load, base):
     await cluster.await_ready([AWAY])
     took = await ask.await_caught_up(cluster, AWAY, begun, 120)
     report.expect("it counts again without a command" + (f" (after {took:.1f} s)" if took else ""),
-                  took is not None, "not within 120 s")
+                  took is not None, "not within 120 s: " + await ask.why_not(cluster, AWAY))
     whole = history.mark("whole")
     await asyncio.sleep(5)
     await load.stop()

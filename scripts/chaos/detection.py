@@ -84,7 +84,8 @@ async def trials(options, report, cluster, how, rounds):
             await cluster.heal()
         await cluster.await_ready([VICTIM])
         if await ask.await_caught_up(cluster, VICTIM, time.monotonic(), 120) is None:
-            report.breach(f"n{VICTIM} does not count again within 120 s ({how})")
+            report.breach(f"n{VICTIM} does not count again within 120 s ({how}): "
+                          + await ask.why_not(cluster, VICTIM))
     rows = []
     for what in ("suspected", "routed around"):
         times = [seen[what] for seen in every if what in seen]

@@ -89,9 +89,9 @@ async def one_round(options, report, cluster, stay, away, keys, name):
         await cluster.await_ready(away)
         returned, begun = history.mark("returned"), time.monotonic()
         late = [node for node in away if await ask.await_caught_up(cluster, node, begun, WITHIN) is None]
-        if late:
-            report.breach(f"{name}: {late} do not count again within {WITHIN:.0f} s: their "
-                          f"vnodes_unsettled are {[(await cluster.info(n))['vnodes_unsettled'] for n in late]}")
+        for node in late:
+            report.breach(f"{name}: n{node} does not count again within {WITHIN:.0f} s: "
+                          + await ask.why_not(cluster, node))
         while await ask.hints(cluster) and time.monotonic() - begun < WITHIN:
             await asyncio.sleep(0.1)
         healed = history.mark("healed")
