@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use smallvec::SmallVec;
 
 use crate::base::float::Wide;
-use crate::base::hash::HashSeed;
 use crate::base::time::UnixMs;
 use crate::resp::reply::{Protocol, Reply};
 use crate::value::change::{Amount, Change, Edit, Expire};
@@ -152,7 +151,7 @@ impl Views for Model {
             Kind::String => Body::Stored(Packed::raw(&kept.value)),
             kind => {
                 let elements: Vec<_> = kept.elements.iter().filter(ended).cloned().collect();
-                Body::Fields(Fields::listed(kind, HashSeed(7), elements))
+                Body::Fields(Fields::listed(kind, elements))
             }
         };
         Some(View {

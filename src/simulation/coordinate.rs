@@ -294,7 +294,8 @@ impl World {
     /// Whether a write began a value of its own, although it is no replica's.
     fn begins_beside(&self, at: usize, key: usize, dot: Dot) -> bool {
         let entry = self.entry(at, key);
-        let siblings = entry.fields().iter().flat_map(|field| field.register.siblings());
+        let fields = entry.fields();
+        let siblings = fields.iter().flat_map(|field| field.register.siblings());
         let began = siblings.map(|sibling| sibling.dot).any(|base| base == dot);
         !self.is_replica(self.chart.keys[key].1, at) && began
     }
