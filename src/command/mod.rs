@@ -2,27 +2,33 @@
 //!
 //! Routing, arity, quorum, ACL category, `COMMAND` and `COMMAND DOCS` all come from the row.
 
+pub mod bitmap;
 pub mod counter;
 pub mod docs;
 pub mod expiry;
 pub mod fault;
 pub mod flags;
 pub mod glob;
+pub mod hash;
 pub mod help;
+pub mod hyperloglog;
 pub mod introspect;
 pub mod key;
 pub mod keyspec;
 pub mod lcs;
+pub mod list;
 pub mod number;
 pub mod object;
 pub mod range;
 pub mod refusal;
 pub mod rows;
 pub mod scan;
+pub mod set;
 pub mod siblings;
 pub mod spec;
 pub mod string;
 pub mod table;
+pub mod zset;
 
 #[cfg(test)]
 mod keyed_tests;

@@ -71,12 +71,13 @@ impl<'a> VnodeRead<'a> {
             }),
             Form::Entry(bytes) => {
                 let entry = decoded(bytes);
-                let view = entry.view(self.now)?;
+                let view = entry.view_in(self.now, self.seed)?;
                 let body = match &view.body {
                     Body::Stored(packed) => {
                         Body::Made(packed.unpack().expect("a stored block unpacks").into_owned())
                     }
                     Body::Made(bytes) => Body::Made(bytes.clone()),
+                    Body::Fields(fields) => Body::Fields(fields.clone().into_owned()),
                     Body::Cold { .. } => unreachable!("an entry that was decoded is here"),
                 };
                 Some(View { kind: view.kind, expire_at: view.expire_at, memory, body })
@@ -230,7 +231,7 @@ pub(super) fn end_of(form: &Form<'_>) -> Option<UnixMs> {
     match form {
         Form::Plain(plain) => plain.expire_at,
         Form::ColdPlain(stub) => stub.plain.expire_at,
-        Form::Entry(bytes) => decoded(bytes).view(UnixMs(0)).and_then(|view| view.expire_at),
+        Form::Entry(bytes) => decoded(bytes).visible(UnixMs(0)).and_then(|(_, at)| at),
         Form::ColdEntry(stub) => stub.expire_at,
     }
 }

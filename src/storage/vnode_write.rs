@@ -128,7 +128,7 @@ impl VnodeWrite<'_> {
         }
     }
 
-    /// Carries out `change` of `key` as a write of `actor`, and appends its record to `out` (a sole
+    /// Carries out `change` of `key` as a write of `actor` (its first one is answered), and appends its record to `out` (a sole
     /// replica's plain writes have nobody to go to, and append nothing). On an error nothing was
     /// changed.
     ///
@@ -183,10 +183,11 @@ impl VnodeWrite<'_> {
             }
             _ => false,
         };
-        if !applied {
-            self.apply_to_entry(author, hash, key, change, dot, out)?;
-        }
-        self.vnode.hlc = dot.hlc;
+        let last = match applied {
+            true => dot.hlc,
+            false => self.apply_to_entry(author, hash, key, change, dot, out)?,
+        };
+        self.vnode.hlc = last;
         Ok(dot)
     }
 
@@ -238,7 +239,7 @@ impl VnodeWrite<'_> {
         change: &Change<'_>,
         dot: Dot,
         out: &mut BytesMut,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<Hlc, ApplyError> {
         let found = self.find(hash, key);
         let base = found.map(|block| block.place().unwrap_or_default());
         let mut entry = match found.map(Block::form) {
@@ -256,12 +257,14 @@ impl VnodeWrite<'_> {
             Author::Replica => entry.apply(change, dot, self.now)?,
             Author::StandIn(forgotten) => entry.apply_blind(change, dot, self.now, forgotten)?,
         };
+        // A command on a collection makes several writes, one after the other.
+        let last = dot.hlc.max(entry.hlc_max());
         let start = out.len();
         if let Some(plain) = entry.as_plain() {
             encode_plain(out, key, &plain);
             let place = self.journal.copy(Kind::State, &out[start..]);
             self.store_plain(hash, key, &plain, place);
-            return Ok(());
+            return Ok(last);
         }
         let mut encoded = Vec::new();
         entry.encode(&mut encoded);
@@ -274,7 +277,7 @@ impl VnodeWrite<'_> {
         } else {
             self.log_entry(hash, key, &entry, &encoded, base, &out[start..]);
         }
-        Ok(())
+        Ok(last)
     }
 
     /// Joins a peer's record of `key`, which came as `bytes`, into what this node holds.
@@ -615,6 +618,8 @@ fn needs_value(plain: &Plain<'_>, change: &Change<'_>, now: UnixMs) -> bool {
         Change::Put { .. } | Change::Delete => false,
         Change::Increment(_) | Change::Expire(_) => plain.is_visible(now),
         Change::Seen(seen) => !seen.context.contains(plain.dot),
+        // Whoever edits a collection found none here: what there is goes.
+        Change::Edit(_) | Change::Make(_) => false,
     }
 }
 

@@ -66,11 +66,11 @@ impl Weight {
         block: &Block,
     ) -> Weight {
         // At the epoch nothing has expired yet: whether there is a value at all.
-        let view = entry.view(UnixMs(0));
+        let visible = entry.visible(UnixMs(0));
         Weight {
             digest: entry.digest(seed, hash),
-            live: view.is_some(),
-            expire_at: view.and_then(|view| view.expire_at),
+            live: visible.is_some(),
+            expire_at: visible.and_then(|(_, expire_at)| expire_at),
             size: block.footprint(),
             stored: HEADER_SIZE + encoded_size(key.len(), len),
             cold: false,

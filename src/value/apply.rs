@@ -6,6 +6,7 @@
 //! Seen       removes what its client has seen; may set one value and meta      ─> Whole
 //! Increment  adds to the winning base; on nothing visible, to a new zero base  ─> Fragment
 //! Expire     replaces the meta                                                 ─> Fragment
+//! Edit, Make change and make collections: see `edit`
 //! ```
 //!
 //! Put and Delete are observed-remove: what the writer has not seen survives beside them.
@@ -19,6 +20,8 @@ use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::version::context::Context;
 
 use super::change::{Amount, Change, Expire, Seen};
+#[cfg(test)]
+use super::element::named;
 use super::entry::{Entry, Field, Meta, STRING};
 use super::fragment::Fragment;
 use super::register::{Base, Register, Sibling, Stored};
@@ -47,6 +50,8 @@ pub enum ApplyError {
     TooManySingleDots,
     /// The same, and together they would be larger than one value may be.
     SiblingsTooLarge,
+    /// No name is left between two elements of a list: too much was inserted there.
+    TooManyInsertions,
 }
 
 impl std::fmt::Display for ApplyError {
@@ -63,6 +68,9 @@ impl std::fmt::Display for ApplyError {
                 "CLUSTERDOWN the key's replicas are away and a stand-in has counted on it too \
                  often, nothing was done",
             ),
+            ApplyError::TooManyInsertions => f.write_str(
+                "ERR too many elements were inserted at one place of the list, nothing was done",
+            ),
             ApplyError::SiblingsTooLarge => f.write_str(
                 "TOOMANYSIBLINGS the key's concurrent values would together be larger than a value \
                  may be, nothing was done",
@@ -75,11 +83,21 @@ impl std::error::Error for ApplyError {}
 
 /// Who writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Author {
+pub(super) enum Author {
     /// A replica of the key: it knows all that its own actor has written there.
     Replica,
     /// A stand-in, which may have handed on and forgotten what it wrote up to this timestamp.
     StandIn(Hlc),
+}
+
+impl Author {
+    /// Whether the author of `dot` knows all that it added to `base`.
+    pub(super) fn knows_sum(self, base: Dot, dot: Dot) -> bool {
+        match self {
+            Author::Replica => true,
+            Author::StandIn(forgotten) => base.actor == dot.actor && base.hlc > forgotten,
+        }
+    }
 }
 
 impl Entry {
@@ -150,6 +168,8 @@ impl Entry {
                 None => return self.write(&Change::Delete, dot, now, author),
             },
             Change::Seen(seen) => return self.write_seen(seen, dot, now, author),
+            Change::Edit(edits) => return self.edit(edits, dot, now, author),
+            Change::Make(made) => self.make(made, dot, author),
         })
     }
 
@@ -224,27 +244,19 @@ impl Entry {
         let visible = self.visible(now).is_some_and(|(kind, _)| kind == Kind::String);
         let string = self.fields.first_mut().filter(|field| visible && field.name.is_empty());
         let winner = string.and_then(|field| field.register.winner_mut());
-        let knows_sum = |base: &Dot| match author {
-            Author::Replica => true,
-            Author::StandIn(forgotten) => base.actor == dot.actor && base.hlc > forgotten,
-        };
         let named = if let Some(winner) = winner {
-            if knows_sum(&winner.dot) {
+            if author.knows_sum(winner.dot, dot) {
                 winner.add(dot, amount);
                 vec![winner.dot]
             } else {
-                let mut zero = Sibling::new(dot, Base::Zero);
-                zero.add(dot, amount);
-                self.push(STRING, zero);
+                self.push(STRING, Sibling::counted(dot, amount));
                 vec![]
             }
         } else {
             let removed = self.live_dots();
             self.clear();
             self.set_meta(Meta { dot, kind: Kind::String, expire_at: None });
-            let mut zero = Sibling::new(dot, Base::Zero);
-            zero.add(dot, amount);
-            self.push(STRING, zero);
+            self.push(STRING, Sibling::counted(dot, amount));
             removed
         };
         Delta::Fragment(self.fragment(dot, prev, named))
@@ -268,17 +280,17 @@ impl Entry {
     }
 
     /// Removes everything that is alive.
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.meta.clear();
         self.fields.clear();
     }
 
-    fn set_meta(&mut self, meta: Meta) {
+    pub(super) fn set_meta(&mut self, meta: Meta) {
         let at = self.meta.partition_point(|other| other.dot < meta.dot);
         self.meta.insert(at, meta);
     }
 
-    fn push(&mut self, name: &[u8], sibling: Sibling) {
+    pub(super) fn push(&mut self, name: &[u8], sibling: Sibling) {
         match self.fields.binary_search_by(|field| field.name[..].cmp(name)) {
             Ok(at) => self.fields[at].register.push(sibling),
             Err(at) => {
@@ -318,7 +330,7 @@ impl Entry {
     }
 
     /// The count that goes with `dot`; zero when it is no longer known.
-    fn n_at(&self, dot: Dot) -> u32 {
+    pub(super) fn n_at(&self, dot: Dot) -> u32 {
         let mut known = self.context.vector().iter().chain(self.context.cloud());
         known.find(|mark| mark.dot == dot).map_or(0, |mark| mark.n)
     }
@@ -337,13 +349,14 @@ impl Entry {
     /// A replica sets the field `name`, over all that it holds of it.
     pub(super) fn put_field(&mut self, name: &[u8], value: &[u8], dot: Dot) {
         self.remove_field(name, dot);
-        self.push(name, Sibling::new(dot, Base::Stored(Stored::pack(value))));
+        self.push(&named(Kind::Hash, name), Sibling::new(dot, Base::Stored(Stored::pack(value))));
     }
 
     /// A replica removes the field `name`.
     pub(super) fn remove_field(&mut self, name: &[u8], dot: Dot) {
         self.witness(dot, Author::Replica);
-        self.fields.retain(|field| field.name[..] != *name);
+        let name = named(Kind::Hash, name);
+        self.fields.retain(|field| field.name[..] != name);
     }
 
     /// The same without its values.

@@ -3,7 +3,8 @@
 //! ```text
 //! Entry ── context                         which writes are known (version vector and cloud)
 //!       ├─ meta    { dot, kind, expire_at } …   concurrent ones side by side
-//!       └─ fields  "" ── Register ── siblings   a string is one field with the empty name
+//!       └─ fields  "" ── Register ── siblings   a string is one field with the empty name, a
+//!                                              collection has one for each element
 //! ```
 //!
 //! It is an observed-remove store (Shapiro et al., 2011; optimised as in Bieniusa et al., 2012):
@@ -25,6 +26,8 @@
 //!         │ field count varint │ { name, varint-prefixed │ register } …
 //! ```
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -34,6 +37,8 @@ use crate::base::wire::{Cursor, Put, WireError};
 use crate::version::context::Context;
 
 use super::digest::Terms;
+use super::element::{Element, kind_of, tag};
+use super::fields::Fields;
 use super::plain::Plain;
 use super::register::{Base, Dotted, Register, Sibling, Stored, decode_dot, encode_dot, join_dots};
 use super::view::{Body, Kind, View};
@@ -101,7 +106,9 @@ impl Entry {
             return None;
         };
         let [Field { name, register }] = &self.fields[..] else { return None };
-        let [Sibling { dot, base: Base::Stored(stored), increments }] = register.siblings() else {
+        let [Sibling { dot, base: Base::Stored(stored), increments, expire_at: None }] =
+            register.siblings()
+        else {
             return None;
         };
         let own = mark.dot == *dot && meta.dot == *dot && meta.kind == Kind::String;
@@ -156,15 +163,53 @@ impl Entry {
 
     // ---- what is seen -------------------------------------------------------------------------
 
-    /// What commands see at `now`; nothing of an absent, deleted or expired key.
-    pub fn view(&self, now: UnixMs) -> Option<View<'_>> {
+    /// What commands see at `now`; nothing of an absent, deleted or expired key. `seed` orders what
+    /// has no order of its own.
+    pub fn view_in(&self, now: UnixMs, seed: HashSeed) -> Option<View<'_>> {
         let (kind, expire_at) = self.visible(now)?;
         let body = match kind {
             Kind::String => self.register(STRING)?.body()?,
-            // Commands of other types answer -WRONGTYPE before they look at the body.
-            _ => Body::Made(Vec::new()),
+            kind => Body::Fields(Fields::listed(kind, seed, self.elements(kind, now).collect())),
         };
         Some(View { kind, expire_at, memory: self.memory(), body })
+    }
+
+    /// The same where the order of elements does not matter.
+    pub fn view(&self, now: UnixMs) -> Option<View<'_>> {
+        self.view_in(now, HashSeed(0))
+    }
+
+    /// The visible elements of a collection, by name.
+    pub(super) fn elements(
+        &self,
+        kind: Kind,
+        now: UnixMs,
+    ) -> impl DoubleEndedIterator<Item = Element<'_>> {
+        let fields = self.fields_of(kind).iter();
+        fields.filter(move |field| field.register.is_visible(now)).map(move |field| {
+            let text = || match field.register.body() {
+                Some(Body::Stored(packed)) => packed.unpack().expect("a stored block unpacks"),
+                Some(Body::Made(text)) => Cow::Owned(text),
+                _ => Cow::Borrowed(&[][..]),
+            };
+            Element {
+                name: Cow::Borrowed(&field.name[1..]),
+                value: if kind == Kind::Zset { Cow::Borrowed(&[]) } else { text() },
+                score: if kind == Kind::Zset { field.register.score() } else { 0.0 },
+                expire_at: field.register.expire_at(),
+            }
+        })
+    }
+
+    /// The registers of a collection, sorted by name.
+    pub(super) fn fields_of(&self, kind: Kind) -> &[Field] {
+        let first = |tag: u8| {
+            self.fields.partition_point(|field| field.name.first().is_none_or(|&t| t < tag))
+        };
+        if kind == Kind::String {
+            return &self.fields[..first(1)];
+        }
+        &self.fields[first(tag(kind))..first(tag(kind) + 1)]
     }
 
     /// Every concurrent string with its dot, oldest first; regardless of any time to live.
@@ -183,12 +228,15 @@ impl Entry {
     /// The types that concurrent writers gave the key, as seen at `now`; the visible one is last.
     pub fn kinds(&self, now: UnixMs) -> Vec<Kind> {
         let Some((visible, _)) = self.visible(now) else { return Vec::new() };
-        let mut kinds = Vec::new();
-        for kind in self.meta.iter().map(|meta| meta.kind).chain([visible]) {
-            kinds.retain(|other| *other != kind);
-            kinds.push(kind);
-        }
-        kinds
+        let others = KINDS.into_iter().filter(|kind| *kind != visible);
+        others.filter(|kind| !self.fields_of(*kind).is_empty()).chain([visible]).collect()
+    }
+
+    /// The elements of each collection that concurrent writers gave the key, as seen at `now`, of
+    /// types in the order of [`Entry::kinds`]. Nothing of strings: see [`Entry::values`].
+    pub fn collections(&self, now: UnixMs, seed: HashSeed) -> Vec<Fields<'_>> {
+        let kinds = self.kinds(now).into_iter().filter(|kind| *kind != Kind::String);
+        kinds.map(|kind| Fields::listed(kind, seed, self.elements(kind, now).collect())).collect()
     }
 
     /// Whether a client that has seen `context` and no more would remove a value.
@@ -204,16 +252,24 @@ impl Entry {
         size_of::<Entry>() + context + size_of_val(&self.meta[..]) + fields.sum::<usize>()
     }
 
-    /// Type and expiry, if there is something to see at `now`.
-    pub(super) fn visible(&self, now: UnixMs) -> Option<(Kind, Option<UnixMs>)> {
-        let (kind, expire_at) =
-            self.meta.last().map_or((Kind::String, None), |meta| (meta.kind, meta.expire_at));
-        let held = match kind {
-            Kind::String => self.register(STRING).is_some(),
-            _ => !self.fields.is_empty(),
+    /// Type and expiry, if there is something to see at `now`: of the greatest meta that tells of
+    /// something that is there. What no meta tells of does not end, and is of the type of the
+    /// greatest write: its meta was removed by somebody who had not seen it.
+    pub fn visible(&self, now: UnixMs) -> Option<(Kind, Option<UnixMs>)> {
+        let told = self.meta.iter().rev().find(|meta| !self.fields_of(meta.kind).is_empty());
+        let (kind, expire_at) = match told {
+            Some(meta) => (meta.kind, meta.expire_at),
+            None => {
+                let last = self.fields.iter().max_by_key(|field| {
+                    field.register.siblings().last().map(|sibling| sibling.dot)
+                })?;
+                (kind_of(&last.name)?, None)
+            }
         };
+        let is_shown = kind == Kind::String
+            || self.fields_of(kind).iter().any(|field| field.register.is_visible(now));
         let expired = expire_at.is_some_and(|at| at <= now);
-        (held && !expired).then_some((kind, expire_at))
+        (is_shown && !expired).then_some((kind, expire_at))
     }
 
     pub(super) fn register(&self, name: &[u8]) -> Option<&Register> {
@@ -331,6 +387,9 @@ impl Entry {
             let name = cursor.bytes()?;
             if entry.fields.last().is_some_and(|last| last.name[..] >= *name) {
                 return Err(WireError::Malformed("order of fields"));
+            }
+            if kind_of(name).is_none() {
+                return Err(WireError::Malformed("name of a field"));
             }
             let register = Register::decode(cursor)?;
             entry.fields.push(Field { name: Bytes::copy_from_slice(name), register });

@@ -3,7 +3,10 @@
 pub mod apply;
 pub mod change;
 pub mod digest;
+mod edit;
+pub mod element;
 pub mod entry;
+pub mod fields;
 pub mod fragment;
 pub mod number;
 pub mod packed;

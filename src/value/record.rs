@@ -69,6 +69,7 @@ impl Record<'_> {
             Record::Whole(whole) => entry.join(whole),
             Record::Delta(fragment) => entry.join_delta(fragment),
         }
+        entry.prune_losers();
     }
 }
 

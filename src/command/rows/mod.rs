@@ -3,12 +3,18 @@
 //! To add a command: write its function, write its row here, and let the test of
 //! docs/commands.md print the line that the page then lacks.
 
+pub mod bitmap;
 pub mod cluster;
 pub mod connection;
+pub mod hash;
+pub mod hyperloglog;
 pub mod key;
 pub mod kvorum;
+pub mod list;
 pub mod server;
+pub mod set;
 pub mod string;
+pub mod zset;
 
 use super::docs::Arg;
 

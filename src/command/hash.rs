@@ -1,0 +1,1 @@
+//! Hashes: HSET, HGET and their kin.
