@@ -23,6 +23,38 @@ pub enum Fault<'a> {
     NotInt,
     /// An argument or value that is no number.
     NotFloat,
+    /// A field that counts as integers do, and holds none.
+    FieldNotInteger,
+    /// A field that counts as numbers do, and holds none.
+    FieldNotFloat,
+    /// An increment without an end.
+    Endless,
+    /// Something else than a number from zero.
+    NotPositive,
+    /// A number of random elements that Redis does not take.
+    OutOfRange,
+    /// The one integer that has no opposite.
+    NoOpposite,
+    /// A number of keys that is no number above zero.
+    KeyCount,
+    /// More keys are announced than arguments follow.
+    TooFewKeys,
+    /// LIMIT with something else than a number from zero.
+    Limit,
+    /// A time to live of a field that lies below zero.
+    NegativeTime,
+    /// A command on a time to live of fields that does not say FIELDS where it must.
+    NoFields,
+    /// HEXPIRE and its kin for a number of fields that is no number above zero.
+    FieldCount,
+    /// HTTL and its kin, and HPERSIST, for such a number of fields.
+    NumberOfFields,
+    /// More or fewer fields than announced.
+    FieldsDiffer,
+    /// NOVALUES of what has none.
+    NoValues,
+    /// A cursor that was never answered.
+    Cursor,
     /// A sum beyond 64 bits.
     Overflow,
     /// DECRBY by the one number that has no opposite.
@@ -88,6 +120,29 @@ impl Fault<'_> {
                 "ERR value is out of range, value must between -2147483648 and 2147483647"
             }
             Fault::NotFloat => "ERR value is not a valid float",
+            Fault::FieldNotInteger => "ERR hash value is not an integer",
+            Fault::FieldNotFloat => "ERR hash value is not a float",
+            Fault::Endless => "ERR value is NaN or Infinity",
+            Fault::NotPositive => "ERR value is out of range, must be positive",
+            Fault::OutOfRange => "ERR value is out of range",
+            Fault::NoOpposite => {
+                "ERR value is out of range, value must between -9223372036854775807 and \
+                 9223372036854775807"
+            }
+            Fault::KeyCount => "ERR numkeys should be greater than 0",
+            Fault::TooFewKeys => "ERR Number of keys can't be greater than number of args",
+            Fault::Limit => "ERR LIMIT can't be negative",
+            Fault::NegativeTime => "ERR invalid expire time, must be >= 0",
+            Fault::NoFields => {
+                "ERR Mandatory argument FIELDS is missing or not at the right position"
+            }
+            Fault::FieldCount => "ERR Parameter `numFields` should be greater than 0",
+            Fault::NumberOfFields => "ERR Number of fields must be a positive integer",
+            Fault::FieldsDiffer => {
+                "ERR The `numfields` parameter must match the number of arguments"
+            }
+            Fault::NoValues => "ERR NOVALUES option can only be used in HSCAN",
+            Fault::Cursor => "ERR invalid cursor",
             Fault::Overflow => "ERR increment or decrement would overflow",
             Fault::DecrementOverflow => "ERR decrement would overflow",
             Fault::NotFinite => "ERR increment would produce NaN or Infinity",

@@ -202,7 +202,7 @@ impl Spec {
 
     /// The places of the keys in a request that this row [`accepts`](Self::accepts).
     pub fn keys_of(&self, args: &[&[u8]]) -> Result<Places, Keyless> {
-        self.keys.places(args.len())
+        self.keys.places(args)
     }
 
     /// Whether this request asks nothing of the key's past, so that a stand-in holding none of
