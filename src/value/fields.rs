@@ -13,6 +13,7 @@ use std::cell::OnceCell;
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use crate::base::hash::HashSeed;
 use crate::base::time::UnixMs;
 
 use super::body::Body;
@@ -233,9 +234,24 @@ impl<'a> Fields<'a> {
                 (found, next.map_or(0, |hash| (hash >> 1).max(1)))
             }
             Ok(body) => (body.from(0).collect(), 0),
-            Err(listed) => (listed.to_vec(), 0),
+            Err(listed) => scan_listed(listed, cursor, count.max(1)),
         }
     }
+}
+
+/// The same of elements that lie in no order of hashes: they are brought into one.
+fn scan_listed<'a>(listed: &[Element<'a>], cursor: u64, count: usize) -> (Vec<Element<'a>>, u64) {
+    let place = |element: &Element<'_>| HashSeed(0).key(&element.name) >> 1;
+    let mut all: Vec<&Element<'a>> = listed.iter().collect();
+    all.sort_by_cached_key(|element| place(element));
+    let start = all.partition_point(|element| place(element) < cursor);
+    let mut end = start.saturating_add(count).min(all.len());
+    // Those of one place go together.
+    while end < all.len() && place(all[end]) == place(all[end - 1]) {
+        end += 1;
+    }
+    let next = all.get(end).map_or(0, |element| place(element).max(1));
+    (all[start..end].iter().map(|&element| element.clone()).collect(), next)
 }
 
 /// Elements in order.
