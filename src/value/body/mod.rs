@@ -7,7 +7,7 @@
 //!         sorted set              and beside them all members by score (see `ranks`)
 //! ```
 //!
-//! A change costs what it touches: a leaf of a kilobyte, and two binary searches. The seed of the
+//! A change costs what it touches: a leaf of some hundred bytes, and two binary searches. The seed of the
 //! hash is the cluster's, so that a cursor of HSCAN means the same everywhere and nobody can aim
 //! names at one leaf.
 //!
@@ -50,13 +50,13 @@ use rows::{Rows, Spot};
 const FEW_SIZE_MAX: usize = 4_096;
 
 /// One of several leaves is cut in two beyond this.
-const LEAF_SIZE_MAX: usize = 1_024;
+const LEAF_SIZE_MAX: usize = 448;
 
 /// Leaves are made this large where many are made at once.
-const LEAF_SIZE_MADE: usize = 760;
+const LEAF_SIZE_MADE: usize = 336;
 
 /// A leaf smaller than this is joined to its neighbour.
-const LEAF_SIZE_MIN: usize = 160;
+const LEAF_SIZE_MIN: usize = 96;
 
 /// Two bodies with this many elements are compared by a table of names.
 const MANY: usize = 32;

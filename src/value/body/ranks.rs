@@ -11,13 +11,13 @@ use crate::base::wire::Put;
 use super::rows::{Rows, Run, Spot};
 
 /// A run is cut in two beyond this.
-const RUN_SIZE_MAX: usize = 1_024;
+const RUN_SIZE_MAX: usize = 512;
 
 /// Runs are made this large where many are made at once.
-const RUN_SIZE_MADE: usize = 760;
+const RUN_SIZE_MADE: usize = 384;
 
 /// A run smaller than this is joined to its neighbour.
-const RUN_SIZE_MIN: usize = 160;
+const RUN_SIZE_MIN: usize = 96;
 
 #[derive(Clone, Debug, Default)]
 struct Scores {

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! chunks   ┌ 9,120 elements ──────────┐┌ 8,731 ──────────┐ …      some thousands at most
-//! runs     ┌ 40 ┐┌ 38 ┐┌ 51 ┐ …  ≤ 256                            a kilobyte of elements each
+//! runs     ┌ 14 ┐┌ 18 ┐┌ 11 ┐ …  ≤ 256                            some hundred bytes each
 //! ```
 //!
 //! A place is found by adding up counts, first of chunks, then of runs; an order by two binary
 //! searches. A run is put in or taken out without moving more than one chunk's. That is a B-tree of
-//! fixed height, and enough of it: ten million elements are two thousand chunks.
+//! fixed height, and enough of it: ten million elements are some thousand chunks.
 //!
 //! Invariant: there is at least one run; a run is empty only if it is the only one; counts are
 //! what their runs say.
@@ -47,19 +47,25 @@ pub(super) struct Spot {
 #[derive(Clone, Debug)]
 pub(super) struct Rows<R> {
     chunks: SmallVec<[Chunk<R>; 1]>,
+    /// All elements, and all runs.
+    len: usize,
+    runs: usize,
 }
 
 impl<R: Run> Rows<R> {
     /// A row of one run.
     pub(super) fn of(run: R) -> Rows<R> {
-        Rows { chunks: smallvec![Chunk::of(smallvec![run])] }
+        Rows { len: run.count(), runs: 1, chunks: smallvec![Chunk::of(smallvec![run])] }
     }
 
     /// A row of several runs, one at least.
     pub(super) fn of_many(runs: impl IntoIterator<Item = R>) -> Rows<R> {
         let mut chunks = SmallVec::new();
         let mut next: SmallVec<[R; 1]> = SmallVec::new();
+        let (mut len, mut count) = (0, 0);
         for run in runs {
+            len += run.count();
+            count += 1;
             next.push(run);
             if next.len() == RUNS_MAX / 2 {
                 chunks.push(Chunk::of(std::mem::take(&mut next)));
@@ -69,7 +75,7 @@ impl<R: Run> Rows<R> {
             chunks.push(Chunk::of(next));
         }
         assert!(!chunks.is_empty(), "a row has a run");
-        Rows { chunks }
+        Rows { chunks, len, runs: count }
     }
 
     /// The only run, if there is only one.
@@ -81,8 +87,8 @@ impl<R: Run> Rows<R> {
     }
 
     /// How many elements there are.
-    pub(super) fn len(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.count).sum()
+    pub(super) const fn len(&self) -> usize {
+        self.len
     }
 
     /// The first run.
@@ -162,6 +168,7 @@ impl<R: Run> Rows<R> {
         let before = run.count();
         let done = act(run);
         chunk.count = chunk.count + run.count() - before;
+        self.len = self.len + run.count() - before;
         done
     }
 
@@ -174,8 +181,10 @@ impl<R: Run> Rows<R> {
             return;
         }
         let chunk = &mut self.chunks[spot.chunk];
-        chunk.count -= chunk.runs[spot.run].count();
-        chunk.count += with.iter().map(R::count).sum::<usize>();
+        let (gone, come) = (chunk.runs[spot.run].count(), with.iter().map(R::count).sum::<usize>());
+        chunk.count = chunk.count + come - gone;
+        self.len = self.len + come - gone;
+        self.runs = self.runs + with.len() - 1;
         chunk.runs.remove(spot.run);
         chunk.runs.insert_many(spot.run, with);
         if chunk.runs.is_empty() {
@@ -188,17 +197,15 @@ impl<R: Run> Rows<R> {
         }
     }
 
-    /// Heap bytes of the row itself, without what its runs hold.
+    /// Heap bytes of the row itself, about, without what its runs hold.
     pub(super) fn memory(&self) -> usize {
-        let spilled = |chunk: &Chunk<R>| match chunk.runs.spilled() {
-            true => chunk.runs.capacity() * size_of::<R>(),
-            false => 0,
-        };
-        let chunks = match self.chunks.spilled() {
-            true => self.chunks.capacity() * size_of::<Chunk<R>>(),
-            false => 0,
-        };
-        chunks + self.chunks.iter().map(spilled).sum::<usize>()
+        if self.runs == 1 {
+            return 0;
+        }
+        // Vectors that grow by doubling are three quarters full.
+        let runs = self.runs * size_of::<R>();
+        let chunks = self.chunks.len() * size_of::<Chunk<R>>();
+        (runs + chunks) * 4 / 3
     }
 }
 
@@ -245,6 +252,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(rows.len(), list.len());
+                prop_assert_eq!(rows.runs, rows.iter().count());
             }
             prop_assert!(rows.at(list.len()).is_none());
             prop_assert_eq!(rows.iter().flatten().copied().collect::<Vec<_>>(), list);
