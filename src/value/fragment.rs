@@ -53,8 +53,10 @@ impl Fragment {
         dot: Dot,
         prev: Option<Hlc>,
         part: Entry,
-        gone: Vec<(Kind, Vec<u8>)>,
+        mut gone: Vec<(Kind, Vec<u8>)>,
     ) -> Fragment {
+        // In one order, however they lay in memory.
+        gone.sort_unstable();
         debug_assert!(part.context().vector().is_empty() && part.context().contains(dot));
         Fragment { dot, prev, part, gone }
     }
