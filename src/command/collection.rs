@@ -32,7 +32,7 @@ pub(super) fn firsts<'a>(names: impl Iterator<Item = &'a [u8]>) -> impl Iterator
     names.filter(move |name| is_single || met.insert(*name))
 }
 
-/// Removes the named elements that are there, and answers how many they were (HDEL, SREM).
+/// Removes the named elements that are there, and answers how many they were (HDEL, SREM, ZREM).
 pub(super) fn remove_named<'a>(call: &mut Call<'a, '_>, kind: Kind) -> Result<(), Fault<'a>> {
     let key = call.args[1];
     let view = call.views.view(key);
@@ -47,7 +47,7 @@ pub(super) fn remove_named<'a>(call: &mut Call<'a, '_>, kind: Kind) -> Result<()
     Ok(())
 }
 
-/// Answers how many elements the key has (HLEN, SCARD).
+/// Answers how many elements the key has (HLEN, SCARD, ZCARD).
 pub(super) fn count<'a>(call: &mut Call<'a, '_>, kind: Kind) -> Result<(), Fault<'a>> {
     let view = call.views.view(call.args[1]);
     let len = elements(view.as_ref(), kind)?.len();

@@ -1,10 +1,11 @@
-//! HSCAN and SSCAN: a collection, a part at a time.
+//! HSCAN, SSCAN and ZSCAN: a collection, a part at a time.
 //!
 //! The cursor is a place in the order of the elements' keyed hashes. Every node has the same order
 //! and none remembers the scan, so that any node goes on with it. An element that is there all the
 //! while is met; one that comes or goes meanwhile may be. Redis answers a small collection whole,
 //! whatever COUNT says; here COUNT counts for every size.
 
+use crate::resp::double;
 use crate::value::view::Kind;
 
 use super::collection::elements;
@@ -72,14 +73,17 @@ fn scan(call: &mut Call<'_, '_>, kind: Kind) {
         if let Some(pattern) = wish.pattern {
             met.retain(|element| glob::matches(pattern, &element.name));
         }
-        let with_values = kind == Kind::Hash && wish.values;
+        let with_values = kind != Kind::Set && wish.values;
         call.reply.array(2);
         call.reply.bulk(next.to_string().as_bytes());
         call.reply.array(met.len() * (1 + usize::from(with_values)));
         for element in &met {
             call.reply.bulk(&element.name);
-            if with_values {
-                call.reply.bulk(&element.value);
+            match kind {
+                // Text in both protocols.
+                Kind::Zset => call.reply.bulk(&double::text(element.score)),
+                _ if with_values => call.reply.bulk(&element.value),
+                _ => {}
             }
         }
         Ok(())
@@ -94,4 +98,9 @@ pub fn hscan(call: &mut Call<'_, '_>) {
 /// `SSCAN key cursor [MATCH pattern] [COUNT count]`.
 pub fn sscan(call: &mut Call<'_, '_>) {
     scan(call, Kind::Set);
+}
+
+/// `ZSCAN key cursor [MATCH pattern] [COUNT count]`.
+pub fn zscan(call: &mut Call<'_, '_>) {
+    scan(call, Kind::Zset);
 }

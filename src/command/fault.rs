@@ -89,6 +89,34 @@ pub enum Fault<'a> {
     LcsOptions,
     /// LCS of strings whose table would exceed Redis's bound.
     LcsSize,
+    /// ZADD with NX and XX.
+    NxXx,
+    /// ZADD with two of GT, LT and NX.
+    GtLtNx,
+    /// ZADD INCR of several members.
+    IncrOnePair,
+    /// Infinity added to its opposite.
+    NotANumber,
+    /// An end of a range by score that is no number.
+    ScoreRange,
+    /// An end of a range by name that does not begin as it must.
+    LexRange,
+    /// LIMIT of a range by rank.
+    LimitOfRanks,
+    /// WITHSCORES of a range by name.
+    ScoresByLex,
+    /// A weight that is no number.
+    Weight,
+    /// A number of inputs below one; with the command's name.
+    NoInput(&'static str),
+    /// A number of members to be taken that is no number above zero.
+    TakenCount,
+    /// A timeout that is no number.
+    Timeout,
+    /// A timeout below zero.
+    NegativeTimeout,
+    /// A timeout beyond all clocks.
+    LongTimeout,
     /// OBJECT FREQ, which only an LFU policy could answer.
     NoFrequency,
     /// A context token that was not made here, or not for this key.
@@ -165,6 +193,24 @@ impl Fault<'_> {
             Fault::LcsSize => {
                 "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"
             }
+            Fault::NxXx => "ERR XX and NX options at the same time are not compatible",
+            Fault::GtLtNx => "ERR GT, LT, and/or NX options at the same time are not compatible",
+            Fault::IncrOnePair => "ERR INCR option supports a single increment-element pair",
+            Fault::NotANumber => "ERR resulting score is not a number (NaN)",
+            Fault::ScoreRange => "ERR min or max is not a float",
+            Fault::LexRange => "ERR min or max not valid string range item",
+            Fault::LimitOfRanks => {
+                "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or \
+                 BYLEX"
+            }
+            Fault::ScoresByLex => {
+                "ERR syntax error, WITHSCORES not supported in combination with BYLEX"
+            }
+            Fault::Weight => "ERR weight value is not a float",
+            Fault::TakenCount => "ERR count should be greater than 0",
+            Fault::Timeout => "ERR timeout is not a float or out of range",
+            Fault::NegativeTimeout => "ERR timeout is negative",
+            Fault::LongTimeout => "ERR timeout is out of range",
             Fault::NoFrequency => {
                 "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
                  switching between policies at runtime LRU and LFU data will take some time to adjust."
@@ -174,6 +220,13 @@ impl Fault<'_> {
             }
             Fault::Arity(command) => {
                 return joined(&[b"ERR wrong number of arguments for '", command.as_bytes(), END]);
+            }
+            Fault::NoInput(command) => {
+                return joined(&[
+                    b"ERR at least 1 input key is needed for '",
+                    command.as_bytes(),
+                    END,
+                ]);
             }
             Fault::Token(error) => return format!("ERR {error}").into_bytes(),
             Fault::ExpireOption(option) => return joined(&[b"ERR Unsupported option ", option]),

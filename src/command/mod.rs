@@ -34,6 +34,10 @@ pub mod spec;
 pub mod string;
 pub mod table;
 pub mod zset;
+pub mod zset_algebra;
+pub mod zset_pop;
+pub mod zset_range;
+pub mod zset_score;
 
 #[cfg(test)]
 mod hash_tests;
@@ -45,3 +49,5 @@ mod model;
 mod set_tests;
 #[cfg(test)]
 mod transcripts;
+#[cfg(test)]
+mod zset_tests;

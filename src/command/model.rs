@@ -126,7 +126,10 @@ impl Kept {
                     }
                 };
                 match amount {
-                    Amount::Float(hi, lo) if zset => old.score += hi + lo,
+                    Amount::Float(hi, lo) if zset => {
+                        let sum = Wide::new(old.score, 0.0).plus(Wide { hi: *hi, lo: *lo });
+                        old.score = sum.hi;
+                    }
                     _ => old.value = Cow::Owned(counted(&old.value, *amount)),
                 }
             }

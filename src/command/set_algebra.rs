@@ -115,7 +115,7 @@ pub fn sdiffstore(call: &mut Call<'_, '_>) {
 }
 
 /// The number behind LIMIT, of which the last one counts; 0 is none.
-fn limit<'a>(mut words: &[&'a [u8]]) -> Result<usize, Fault<'a>> {
+pub(super) fn limit<'a>(mut words: &[&'a [u8]]) -> Result<usize, Fault<'a>> {
     let mut limit = 0;
     while let [word, number, rest @ ..] = words
         && is(word, "LIMIT")

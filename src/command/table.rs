@@ -386,6 +386,9 @@ mod tests {
             blind(&["set", "nx", "get"]) && blind(&["incr", "k"]) && blind(&["mset", "k", "nx"])
         );
         assert!(!blind(&["set", "k", "v", "Nx"]) && !blind(&["set", "k", "v", "ex", "1", "get"]));
+        assert!(blind(&["zadd", "k", "CH", "1", "m"]) && blind(&["zadd", "k", "incr", "1", "nx"]));
+        assert!(!blind(&["zadd", "k", "ch", "Gt", "1", "m"]) && blind(&["zincrby", "k", "1", "m"]));
+        assert!(!blind(&["zpopmin", "k"]) && !blind(&["zrem", "k", "m"]));
         assert!(!blind(&["append", "k", "v"]) && !blind(&["get", "k"]) && !blind(&["del", "k"]));
     }
 

@@ -4,7 +4,7 @@
 //! in them lie far off, and only whole seconds are asked back, so the clocks need not agree.
 //!
 //! Hashes and sets have no order, and ours is another than Redis's: what lists them is compared
-//! sorted.
+//! sorted. So is what walks over a sorted set in the order of hashes, or by chance.
 
 use crate::resp::reply::Protocol;
 
@@ -41,8 +41,8 @@ fn sorted(command: &[u8], reply: Vec<u8>) -> Vec<u8> {
     let (together, is_behind) = match command {
         b"HGETALL" => (2, false),
         b"HKEYS" | b"HVALS" | b"SMEMBERS" | b"SINTER" | b"SUNION" | b"SDIFF" => (1, false),
-        b"SPOP" | b"SRANDMEMBER" | b"HRANDFIELD" if reply[0] != b'$' => (1, false),
-        b"HSCAN" => (2, true),
+        b"SPOP" | b"SRANDMEMBER" | b"HRANDFIELD" | b"ZRANDMEMBER" if reply[0] != b'$' => (1, false),
+        b"HSCAN" | b"ZSCAN" => (2, true),
         b"SSCAN" => (1, true),
         _ => return reply,
     };
@@ -89,8 +89,18 @@ fn lcs() {
 }
 
 #[test]
+fn zsets() {
+    replay(include_str!("transcripts/zsets.txt"));
+}
+
+#[test]
 fn random_requests() {
     replay(include_str!("transcripts/random.txt"));
+}
+
+#[test]
+fn random_requests_of_sorted_sets() {
+    replay(include_str!("transcripts/random_zsets.txt"));
 }
 
 #[test]

@@ -185,7 +185,93 @@ def random_set_request(rng):
     ])()
 
 
-FAMILIES = {"strings": random_request, "hashes": random_hash_request, "sets": random_set_request}
+# Their sums are exact, and Redis 7.0 prints them as 7.2 does.
+SCORES = ["1", "1", "2", "3", "2.5", "-0.75", "0", "10", "1e2", "-3", "0x10", "inf", "-inf", "nan", "x", "", "1e400"]
+SCORE_ENDS = ["-inf", "+inf", "-inf", "+inf", "0", "1", "(1", "2.5", "(3", "10", "(-3", "inf", "(inf", "x", "", "nan"]
+LEX_ENDS = ["-", "+", "-", "+", "[a", "(a", "[b", "(c", "[ab", "[", "(", "x", "", "[zz"]
+
+
+def random_zset_request(rng):
+    pick = rng.choice
+    # All members of l and m have one score: else Redis's ranges by name depend on how it keeps a set.
+    mixed, level = ["p", "q", "r"], ["l", "m"]
+    members = ["a", "b", "c", "ab", "1", "2", "", "\\x00\\xff", "x" * 70]
+    into, source = pick(mixed), pick(mixed * 4 + level + ["s", "none"])
+    flat, member = pick(level * 6 + ["s", "none"]), pick(members)
+    several = [pick(members) for _ in range(pick([1, 2, 2, 3, 5]))]
+    sources = [pick(mixed * 3 + level + ["t", "s", "none"]) for _ in range(pick([1, 2, 2, 2, 3]))]
+
+    def scored():
+        return [pick(SCORES), pick(members)]
+
+    def pairs():
+        return sum((scored() for _ in range(pick([1, 2, 2, 3, 5]))), pick([[], [], [], [], ["x"]]))
+
+    def conditions():
+        return [pick(["NX", "XX", "GT", "LT", "CH", "INCR", "ch", "CH", "xx"]) for _ in range(pick([0, 0, 1, 1, 2, 3]))]
+
+    def sometimes(*words):
+        return list(words) if rng.random() < 0.3 else []
+
+    def limit():
+        return sometimes("LIMIT", pick(["0", "0", "1", "2", "-1", "x"]), pick(["1", "2", "-1", "0", "100", "x"]))
+
+    def ranks():
+        return [pick(["0", "1", "2", "-1", "-2", "-100", "100", "x"]), pick(["0", "1", "3", "-1", "-1", "-3", "100", "x"])]
+
+    def by_score():
+        return [pick(SCORE_ENDS), pick(SCORE_ENDS)]
+
+    def by_lex():
+        return [pick(LEX_ENDS), pick(LEX_ENDS)]
+
+    def extra():
+        return sometimes("WITHSCORES") + sometimes("REV") + (["FOO"] if rng.random() < 0.02 else [])
+
+    def combined():
+        weights = ["WEIGHTS"] + [pick(["1", "2", "-1", "0.5", "0", "inf", "x"]) for _ in sources] + (["1"] if rng.random() < 0.05 else [])
+        return sometimes(*weights) + sometimes("AGGREGATE", pick(["SUM", "MIN", "MAX", "max", "AVG"]))
+
+    def counted():
+        return [pick([str(len(sources))] * 20 + ["0", "-1", "x", "9"])] + sources
+
+    def store():
+        name, keys = pick(["ZUNIONSTORE", "ZINTERSTORE", "ZDIFFSTORE", "ZUNIONSTORE"]), counted()
+        return [name, into] + keys + ([] if name == "ZDIFFSTORE" else combined()) + (["FOO"] if rng.random() < 0.03 else [])
+
+    def combine():
+        name, keys = pick(["ZUNION", "ZINTER", "ZDIFF", "ZUNION", "ZINTER"]), counted()
+        return [name] + keys + ([] if name == "ZDIFF" else combined()) + sometimes("WITHSCORES")
+
+    return pick([
+        lambda: ["ZADD", into] + conditions() + pairs(), lambda: ["ZADD", into] + pairs(), lambda: ["zadd", pick(mixed + ["s"])] + scored(),
+        lambda: ["ZADD", into] + conditions() + scored(), lambda: ["ZADD", into] + sum(([pick(SCORES[:10]), name] for name in several), []),
+        lambda: ["ZADD", pick(level)] + sum((["0", name] for name in several), []), lambda: ["ZADD", pick(level)] + sum((["0", name] for name in several), []),
+        lambda: ["ZINCRBY", pick(mixed * 5 + ["s"])] + scored(), lambda: ["ZINCRBY", into] + scored(), lambda: ["ZREM", source] + several,
+        lambda: ["ZCARD", source], lambda: ["ZSCORE", source, member], lambda: ["ZMSCORE", source] + several,
+        lambda: ["ZRANK", source, member], lambda: ["ZREVRANK", source, member],
+        lambda: ["ZRANGE", source] + ranks() + extra() + limit(), lambda: ["ZRANGE", source, "0", "-1", "WITHSCORES"], lambda: ["ZRANGE", source, "0", "-1", "WITHSCORES"],
+        lambda: ["ZRANGE", source] + by_score() + ["BYSCORE"] + extra() + limit(), lambda: ["ZRANGE", flat] + by_lex() + ["BYLEX"] + sometimes("REV") + limit(),
+        lambda: ["ZREVRANGE", source] + ranks() + sometimes("WITHSCORES"), lambda: ["ZRANGEBYSCORE", source] + by_score() + sometimes("WITHSCORES") + limit(),
+        lambda: ["ZREVRANGEBYSCORE", source] + by_score() + limit() + sometimes("WITHSCORES"), lambda: ["ZRANGEBYLEX", flat] + by_lex() + limit(),
+        lambda: ["ZREVRANGEBYLEX", flat] + by_lex() + limit(), lambda: ["ZCOUNT", source] + by_score(), lambda: ["ZLEXCOUNT", flat] + by_lex(),
+        lambda: ["ZRANGESTORE", into, source] + ranks() + sometimes("REV"), lambda: ["ZRANGESTORE", into, source] + by_score() + ["BYSCORE"] + sometimes("REV") + limit(),
+        lambda: ["ZRANGESTORE", into, flat] + by_lex() + ["BYLEX"] + sometimes("REV") + limit(),
+        lambda: ["ZREMRANGEBYRANK", source] + ranks(), lambda: ["ZREMRANGEBYSCORE", source] + by_score(), lambda: ["ZREMRANGEBYLEX", flat] + by_lex(),
+        lambda: [pick(["ZPOPMIN", "ZPOPMAX"]), source] + pick([[], [], ["1"], ["2"], ["0"], ["-1"], ["x"], ["1", "2"]]),
+        lambda: ["ZMPOP"] + counted() + [pick(["MIN", "MAX", "min", "MIN", "MAX", "MID"])] + sometimes("COUNT", pick(["1", "2", "100", "0", "x"])),
+        lambda: ["ZRANDMEMBER", source, pick(["100", "100", "0", "x"])], lambda: ["ZRANDMEMBER", "never"] + pick([[], ["5"], ["-5"], ["5", "WITHSCORES"], ["5", "FOO"]]),
+        combine, combine, combine, store, store, store,
+        lambda: ["ZINTERCARD"] + counted() + sometimes("LIMIT", pick(["1", "2", "0", "-1", "x"])),
+        lambda: ["ZSCAN", source, pick(["0", "0", "0", "x"]), "COUNT", pick(["100", "100", "0", "x"])] + sometimes("MATCH", pick(["*", "a*", "[ab]"])),
+        lambda: ["SADD", "t"] + several, lambda: ["SREM", "t"] + several, lambda: ["TYPE", into],
+        lambda: pick([["DEL", into], ["SET", "s", "x"], ["EXISTS", into], ["TTL", into], ["EXPIRE", into, "100"], ["DEL", pick(level)]]),
+    ])()
+
+
+FAMILIES = {
+    "strings": random_request, "hashes": random_hash_request, "sets": random_set_request, "zsets": random_zset_request,
+}
 
 
 def print_random(port, seed, count, family="strings"):
