@@ -94,10 +94,13 @@ pub(super) fn drawn<'a>(
     if size > VALUE_SIZE_MAX { Err(Fault::OutOfRange) } else { Ok(places) }
 }
 
+/// Arguments in a row.
+type Words<'c, 'a> = &'c [&'a [u8]];
+
 /// The keys behind the argument that counts them, and the words behind those (SINTERCARD).
 pub(super) fn counted_keys<'c, 'a>(
-    words: &'c [&'a [u8]],
-) -> Result<(&'c [&'a [u8]], &'c [&'a [u8]]), Fault<'a>> {
+    words: Words<'c, 'a>,
+) -> Result<(Words<'c, 'a>, Words<'c, 'a>), Fault<'a>> {
     let [number, words @ ..] = words else { return Err(Fault::Syntax) };
     let number = plain_integer(number).filter(|&number| number > 0).ok_or(Fault::KeyCount)?;
     let number = usize::try_from(number).ok();

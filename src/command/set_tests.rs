@@ -52,10 +52,13 @@ fn made(name: &'static str) -> Change<'static> {
     Change::make(Kind::Set, None, vec![Element::member(name.as_bytes())])
 }
 
+/// A request, the exact reply, and the changes it names.
+type Row = (&'static str, &'static str, Vec<(&'static str, Change<'static>)>);
+
 #[test]
 fn commands_name_their_changes() {
     let model = furnished();
-    let rows: Vec<(&str, &str, Vec<(&str, Change<'_>)>)> = vec![
+    let rows: Vec<Row> = vec![
         ("SADD p a z z", ":1\r\n", vec![("p", edit([member("a"), member("z")]))]),
         ("SADD p a", ":0\r\n", vec![("p", edit([member("a")]))]),
         ("SREM p a none a", ":1\r\n", vec![("p", edit([remove("a")]))]),
