@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::base::hash::HashSeed;
 use crate::base::id::Actor;
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::resp::double;
@@ -313,7 +312,7 @@ const NOW: UnixMs = UnixMs(1_000);
 
 impl Views for Replica {
     fn view(&self, _: &[u8]) -> Option<View<'_>> {
-        self.entry.view_in(NOW, HashSeed(3))
+        self.entry.view(NOW)
     }
 }
 

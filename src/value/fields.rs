@@ -265,6 +265,7 @@ impl<'a> Iterator for Elements<'a> {
     }
 }
 
-fn by_score(a: &Element<'_>, b: &Element<'_>) -> Ordering {
+/// The order of a sorted set.
+pub fn by_score(a: &Element<'_>, b: &Element<'_>) -> Ordering {
     order((a.score, &a.name), (b.score, &b.name))
 }
