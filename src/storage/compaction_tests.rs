@@ -164,9 +164,9 @@ fn disk_stays_within_two_and_a_half_times_the_live_bytes() {
 #[test]
 fn small_lanes_are_left_alone_and_an_active_segment_is_never_enough() {
     let weight = |all, live, active| LaneBytes { all, live, active };
-    assert!(!weight(16 * MIB, 0, 0).wants(false));
-    assert!(weight(16 * MIB + 1, 0, 0).wants(false));
-    assert!(!weight(64 * MIB, 0, 64 * MIB).wants(true), "nothing is sealed");
+    assert!(!weight(64 * MIB, 0, 0).wants(false));
+    assert!(weight(64 * MIB + 1, 0, 0).wants(false));
+    assert!(!weight(80 * MIB, 0, 80 * MIB).wants(true), "nothing is sealed");
     assert!(!weight(200 * MIB, 100 * MIB, MIB).wants(false));
     assert!(weight(200 * MIB, 100 * MIB, MIB).wants(true), "what has begun goes on for a while");
     assert!(!weight(180 * MIB, 100 * MIB, MIB).wants(true));

@@ -17,8 +17,9 @@ const SEGMENT_SIZE_MIN: u32 = 4 << 20;
 /// A lane's live bytes fill this many segments, if those are not as large as is configured.
 const SEGMENTS_LIVE: u64 = 16;
 
-/// Lanes up to this many bytes are left alone.
-const LANE_SIZE_MIN: u64 = 16 << 20;
+/// Lanes up to this many bytes are left alone, as Redis leaves its file up to 64 MB alone: where little lives
+/// and much is overwritten, compaction would be most of the work.
+const LANE_SIZE_MIN: u64 = 64 << 20;
 
 /// Bytes a second that are walked when there is hardly any need.
 pub(super) const RATE_MIN: u64 = 8 << 20;

@@ -60,6 +60,9 @@ fn assert_sound(body: &Body) -> Result<(), TestCaseError> {
     prop_assert_eq!(body.room, body.rows.iter().map(|leaf| leaf.bytes.capacity()).sum::<usize>());
     prop_assert_eq!(body.len(), body.items().count());
     if body.is_large() {
+        if body.kind != Kind::List {
+            prop_assert!(body.items().all(|i| body.find(i.name.bytes()).1.is_ok()));
+        }
         prop_assert!(body.rows.iter().all(|leaf| leaf.count > 0));
         prop_assert_eq!(body.ranks.is_some(), body.kind == Kind::Zset);
     }

@@ -59,6 +59,10 @@ impl Run for Leaf {
     fn count(&self) -> usize {
         self.count as usize
     }
+
+    fn lower(&self) -> u64 {
+        self.lower
+    }
 }
 
 /// What one needs to know to read a leaf.

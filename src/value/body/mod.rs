@@ -161,7 +161,7 @@ impl Body {
         }
         if self.kind != Kind::List {
             let hash = self.seed.key(name);
-            return self.rows.find(|leaf| leaf.lower <= hash);
+            return self.rows.find_hash(hash);
         }
         let sight = self.sight();
         // Most of what comes is a push.
@@ -262,7 +262,7 @@ impl Body {
     /// A part of a large hash or set from a hash on: leaves until `count` elements are reached, and
     /// the hash at which the next one begins.
     pub(super) fn scan(&self, from: u64, count: usize) -> (Vec<Element<'_>>, Option<u64>) {
-        let mut spot = Some(self.rows.find(|leaf| leaf.lower <= from));
+        let mut spot = Some(self.rows.find_hash(from));
         let mut found = Vec::new();
         let is_first = |leaf: &Leaf| leaf.lower < from;
         while let Some(at) = spot {

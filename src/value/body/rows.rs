@@ -21,19 +21,42 @@ const RUNS_MAX: usize = 256;
 pub(super) trait Run {
     /// How many.
     fn count(&self) -> usize;
+
+    /// The lowest hash that belongs here, if runs are ordered by hashes.
+    fn lower(&self) -> u64 {
+        0
+    }
 }
 
 #[derive(Clone, Debug)]
 struct Chunk<R> {
     runs: SmallVec<[R; 1]>,
     count: usize,
+    /// The first run's.
+    lower: u64,
 }
 
 impl<R: Run> Chunk<R> {
     fn of(runs: SmallVec<[R; 1]>) -> Chunk<R> {
         let count = runs.iter().map(R::count).sum();
-        Chunk { runs, count }
+        Chunk { count, lower: runs[0].lower(), runs }
     }
+}
+
+/// The last of `count` things, ordered by their lowest hashes between `from` and `to`, to which a
+/// hash belongs. Hashes are spread evenly, so a guess is nearly right (interpolation search, Perl
+/// and others, 1978): two or three looks at memory instead of one for each doubling.
+fn near(count: usize, from: u64, to: u64, hash: u64, lower: impl Fn(usize) -> u64) -> usize {
+    let (part, whole) = (hash.saturating_sub(from), (to - from).max(1));
+    let guess = u128::from(part) * count as u128 / u128::from(whole);
+    let mut at = (guess as usize).min(count - 1);
+    while at > 0 && lower(at) > hash {
+        at -= 1;
+    }
+    while at + 1 < count && lower(at + 1) <= hash {
+        at += 1;
+    }
+    at
 }
 
 /// Where a run is.
@@ -110,6 +133,15 @@ impl<R: Run> Rows<R> {
         Spot { chunk, run: runs.partition_point(begins).saturating_sub(1) }
     }
 
+    /// The run that a hash belongs to, where runs are ordered by hashes.
+    pub(super) fn find_hash(&self, hash: u64) -> Spot {
+        let chunks = &self.chunks;
+        let chunk = near(chunks.len(), 0, u64::MAX, hash, |at| chunks[at].lower);
+        let (from, runs) = (chunks[chunk].lower, &chunks[chunk].runs);
+        let to = chunks.get(chunk + 1).map_or(u64::MAX, |next| next.lower);
+        Spot { chunk, run: near(runs.len(), from, to, hash, |at| runs[at].lower()) }
+    }
+
     /// The run that holds the element at `place`, and its place there; past the end nothing.
     pub(super) fn at(&self, mut place: usize) -> Option<(Spot, usize)> {
         for (number, chunk) in self.chunks.iter().enumerate() {
@@ -167,8 +199,10 @@ impl<R: Run> Rows<R> {
         let run = &mut chunk.runs[spot.run];
         let before = run.count();
         let done = act(run);
-        chunk.count = chunk.count + run.count() - before;
-        self.len = self.len + run.count() - before;
+        let after = run.count();
+        chunk.count = chunk.count + after - before;
+        chunk.lower = chunk.runs[0].lower();
+        self.len = self.len + after - before;
         done
     }
 
@@ -189,7 +223,10 @@ impl<R: Run> Rows<R> {
         chunk.runs.insert_many(spot.run, with);
         if chunk.runs.is_empty() {
             self.chunks.remove(spot.chunk);
-        } else if chunk.runs.len() > RUNS_MAX {
+            return;
+        }
+        chunk.lower = chunk.runs[0].lower();
+        if chunk.runs.len() > RUNS_MAX {
             let back = chunk.runs.drain(RUNS_MAX / 2..).collect();
             let back = Chunk::of(back);
             chunk.count -= back.count;
