@@ -11,6 +11,18 @@ pub enum Group {
     Generic,
     /// Strings and counters.
     String,
+    /// Strings as rows of bits.
+    Bitmap,
+    /// Strings that estimate how many different things were seen.
+    Hyperloglog,
+    /// Hashes.
+    Hash,
+    /// Lists.
+    List,
+    /// Sets.
+    Set,
+    /// Sorted sets.
+    SortedSet,
     /// The connection itself.
     Connection,
     /// The node.
@@ -27,6 +39,12 @@ impl Group {
         match self {
             Group::Generic => "generic",
             Group::String => "string",
+            Group::Bitmap => "bitmap",
+            Group::Hyperloglog => "hyperloglog",
+            Group::Hash => "hash",
+            Group::List => "list",
+            Group::Set => "set",
+            Group::SortedSet => "sorted-set",
             Group::Connection => "connection",
             Group::Server => "server",
             Group::Cluster => "cluster",

@@ -102,8 +102,8 @@ fn commands_name_their_changes() {
         (object::object_refcount, "OBJECT REFCOUNT s", ":1\r\n", vec![]),
     ];
     let model = furnished();
-    for (keyed, line, reply, changes) in rows {
-        let request = words(line);
+    let requests: Vec<Vec<Vec<u8>>> = rows.iter().map(|(_, line, ..)| words(line)).collect();
+    for ((keyed, line, reply, changes), request) in rows.into_iter().zip(&requests) {
         let request: Vec<&[u8]> = request.iter().map(Vec::as_slice).collect();
         let (replied, changed) = ask(&model, model.now, model.protocol, keyed, &request);
         assert_eq!(String::from_utf8_lossy(&replied), reply, "{line}");

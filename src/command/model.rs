@@ -3,6 +3,7 @@
 //! It applies changes in the plainest way there is, so that what a command asks for can be
 //! judged by what clients see afterwards.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use smallvec::SmallVec;
@@ -10,12 +11,14 @@ use smallvec::SmallVec;
 use crate::base::float::Wide;
 use crate::base::time::UnixMs;
 use crate::resp::reply::{Protocol, Reply};
-use crate::value::change::{Amount, Change, Expire};
+use crate::value::change::{Amount, Change, Edit, Expire};
+use crate::value::element::Element;
+use crate::value::fields::Fields;
 use crate::value::packed::Packed;
 use crate::value::view::{Body, Kind, View, Views};
 
 use super::spec::{Call, Keyed};
-use super::{counter, expiry, key, lcs, object, range, string};
+use super::{object, spec, table};
 
 /// How the model runs a command.
 enum Run {
@@ -35,45 +38,20 @@ enum Gather {
 fn run_of(name: &str) -> Run {
     use Gather::{Array, Last, Sum};
     Run::Whole(match name {
-        "MGET" => return Run::Parts(1, Array, string::mget_part),
-        "MSET" => return Run::Parts(2, Last, string::mset_part),
-        "DEL" | "UNLINK" => return Run::Parts(1, Sum, key::del_part),
-        "EXISTS" | "TOUCH" => return Run::Parts(1, Sum, key::exists_part),
-        "GET" => string::get,
-        "SET" => string::set,
-        "SETNX" => string::setnx,
-        "SETEX" => string::setex,
-        "PSETEX" => string::psetex,
-        "GETSET" => string::getset,
-        "GETDEL" => string::getdel,
-        "GETEX" => string::getex,
-        "MSETNX" => string::msetnx,
-        "APPEND" => range::append,
-        "STRLEN" => range::strlen,
-        "GETRANGE" | "SUBSTR" => range::getrange,
-        "SETRANGE" => range::setrange,
-        "INCR" => counter::incr,
-        "DECR" => counter::decr,
-        "INCRBY" => counter::incrby,
-        "DECRBY" => counter::decrby,
-        "INCRBYFLOAT" => counter::incrbyfloat,
-        "LCS" => lcs::lcs,
-        "TYPE" => key::type_of,
-        "RENAME" => key::rename,
-        "RENAMENX" => key::renamenx,
-        "COPY" => key::copy,
-        "EXPIRE" => expiry::expire,
-        "PEXPIRE" => expiry::pexpire,
-        "EXPIREAT" => expiry::expireat,
-        "PEXPIREAT" => expiry::pexpireat,
-        "TTL" => expiry::ttl,
-        "PTTL" => expiry::pttl,
-        "EXPIRETIME" => expiry::expiretime,
-        "PEXPIRETIME" => expiry::pexpiretime,
-        "PERSIST" => expiry::persist,
         "OBJECT" => object::object,
         "MEMORY" => object::memory_usage,
-        _ => panic!("the model has no {name}"),
+        _ => match table::lookup(name.as_bytes()).map(|spec| spec.run) {
+            Some(spec::Run::Slot(keyed)) => keyed,
+            Some(spec::Run::Each { stride, merge, part }) => {
+                let gather = match merge {
+                    spec::Merge::Array => Array,
+                    spec::Merge::Sum => Sum,
+                    spec::Merge::Ok => Last,
+                };
+                return Run::Parts(stride, gather, part);
+            }
+            _ => panic!("the model has no {name}"),
+        },
     })
 }
 
@@ -86,20 +64,86 @@ pub(super) fn ask<'a>(
     keyed: Keyed,
     args: &'a [&'a [u8]],
 ) -> (Vec<u8>, Vec<(&'a [u8], Change<'a>)>) {
+    ask_by_chance(views, now, 4, protocol, keyed, args)
+}
+
+/// The same with a number drawn by chance.
+pub(super) fn ask_by_chance<'a>(
+    views: &dyn Views,
+    now: UnixMs,
+    random: u64,
+    protocol: Protocol,
+    keyed: Keyed,
+    args: &'a [&'a [u8]],
+) -> (Vec<u8>, Vec<(&'a [u8], Change<'a>)>) {
     let mut reply = Reply::new(protocol);
     let mut changes = SmallVec::new();
-    keyed(&mut Call { args, now, random: 4, views, reply: &mut reply, changes: &mut changes });
+    keyed(&mut Call { args, now, random, views, reply: &mut reply, changes: &mut changes });
     assert_eq!(replies_in(&reply.bytes), 1, "{:?}", reply.bytes);
     assert!(reply.bytes[0] != b'-' || changes.is_empty(), "an error came with changes");
     (reply.bytes.to_vec(), changes.into_vec())
 }
 
 /// What the model keeps under a key.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 struct Kept {
     kind: Kind,
     value: Vec<u8>,
+    /// Of a collection.
+    elements: Vec<Element<'static>>,
     expire_at: Option<UnixMs>,
+}
+
+impl Kept {
+    fn new(kind: Kind) -> Kept {
+        Kept { kind, value: Vec::new(), elements: Vec::new(), expire_at: None }
+    }
+
+    fn edit(&mut self, edit: &Edit<'_>) {
+        let zset = self.kind == Kind::Zset;
+        let all = &mut self.elements;
+        match edit {
+            Edit::Set { name, value, expire_at } => {
+                let mut new = Element { expire_at: *expire_at, ..Element::member(name.to_vec()) };
+                if zset {
+                    new.score = f64::from_le_bytes(value[..].try_into().expect("a score"));
+                } else {
+                    new.value = Cow::Owned(value.to_vec());
+                }
+                match all.iter_mut().find(|old| old.name == *name) {
+                    Some(old) => *old = new,
+                    None => all.push(new),
+                }
+            }
+            Edit::Remove { name } => all.retain(|old| old.name != *name),
+            Edit::Add { name, amount } => {
+                let old = match all.iter_mut().find(|old| old.name == *name) {
+                    Some(old) => old,
+                    None => {
+                        let value = if zset { Vec::new() } else { b"0".to_vec() };
+                        all.push(Element::field(name.to_vec(), value));
+                        all.last_mut().expect("just pushed")
+                    }
+                };
+                match amount {
+                    Amount::Float(hi, lo) if zset => {
+                        let sum = Wide::new(old.score, 0.0).plus(Wide { hi: *hi, lo: *lo });
+                        old.score = sum.hi;
+                    }
+                    _ => old.value = Cow::Owned(counted(&old.value, *amount)),
+                }
+            }
+            Edit::PushLeft(value) => all.insert(0, Element::item(value.to_vec())),
+            Edit::PushRight(value) => all.push(Element::item(value.to_vec())),
+            Edit::Insert { place, value } => {
+                all.insert(*place.min(&all.len()), Element::item(value.to_vec()));
+            }
+            Edit::SetAt { place, value } => all[*place] = Element::item(value.to_vec()),
+            Edit::RemoveRange { place, count } => {
+                all.drain(*place..place + count);
+            }
+        }
+    }
 }
 
 /// The keyspace.
@@ -117,7 +161,17 @@ impl Views for Model {
         if kept.expire_at.is_some_and(|at| at <= self.now) {
             return None;
         }
-        let body = Body::Stored(Packed::raw(&kept.value));
+        let lasts = |element: &&Element<'_>| element.expire_at.is_none_or(|at| at > self.now);
+        let body = match kept.kind {
+            Kind::String => Body::Stored(Packed::raw(&kept.value)),
+            kind => {
+                let elements: Vec<_> = kept.elements.iter().filter(lasts).cloned().collect();
+                if elements.is_empty() {
+                    return None;
+                }
+                Body::Fields(Fields::listed(kind, elements))
+            }
+        };
         Some(View {
             kind: kept.kind,
             expire_at: kept.expire_at,
@@ -135,12 +189,20 @@ impl Model {
 
     /// Puts a key of another type there.
     pub(super) fn plant(&mut self, key: &[u8], kind: Kind) {
-        self.keys.insert(key.to_vec(), Kept { kind, value: Vec::new(), expire_at: None });
+        let elements = vec![Element::scored(b"planted".to_vec(), 1.0)];
+        self.keys.insert(key.to_vec(), Kept { elements, ..Kept::new(kind) });
     }
 
     /// Runs and applies a whole command; its reply.
     pub(super) fn run(&mut self, args: &[&[u8]]) -> Vec<u8> {
         let name = String::from_utf8_lossy(args[0]).to_uppercase();
+        if let Err(refusal) = table::resolve(args)
+            && table::lookup(args[0]).is_some_and(|spec| spec.subcommands.is_empty())
+        {
+            let mut reply = Reply::new(self.protocol);
+            refusal.write(args, &mut reply);
+            return reply.bytes.to_vec();
+        }
         match run_of(&name) {
             Run::Whole(keyed) => self.step(keyed, args),
             Run::Parts(stride, gather, keyed) => {
@@ -169,20 +231,37 @@ impl Model {
                     Expire::Keep => self.keys.get(key).and_then(|kept| kept.expire_at),
                     Expire::At(at) => Some(at),
                 };
-                self.keys.insert(
-                    key.to_vec(),
-                    Kept { kind: Kind::String, value: value.to_vec(), expire_at },
-                );
+                let kept = Kept { value: value.to_vec(), expire_at, ..Kept::new(Kind::String) };
+                self.keys.insert(key.to_vec(), kept);
             }
             Change::Delete => {
                 self.keys.remove(key);
             }
             Change::Increment(amount) => {
-                let zero = || Kept { kind: Kind::String, value: b"0".to_vec(), expire_at: None };
+                let zero = || Kept { value: b"0".to_vec(), ..Kept::new(Kind::String) };
                 let kept = self.keys.entry(key.to_vec()).or_insert_with(zero);
                 kept.value = counted(&kept.value, *amount);
             }
             Change::Seen(_) => unreachable!("the model keeps no history"),
+            Change::Edit(edits) => {
+                let kept = self.keys.entry(key.to_vec()).or_insert_with(|| Kept::new(edits.kind));
+                assert_eq!(kept.kind, edits.kind, "a command looks at the type");
+                kept.elements.retain(|old| old.expire_at.is_none_or(|at| at > self.now));
+                edits.list().for_each(|edit| kept.edit(edit));
+                if kept.elements.is_empty() {
+                    self.keys.remove(key);
+                }
+            }
+            Change::Make(made) => {
+                let mut kept = Kept { expire_at: made.expire_at, ..Kept::new(made.kind) };
+                for element in &made.elements {
+                    if made.kind != Kind::List {
+                        kept.elements.retain(|old| old.name != element.name);
+                    }
+                    kept.elements.push(element.clone().into_owned());
+                }
+                self.keys.insert(key.to_vec(), kept);
+            }
             Change::Expire(expire_at) => {
                 self.keys.get_mut(key).expect("only a visible key's expiry changes").expire_at =
                     *expire_at;
@@ -226,7 +305,8 @@ fn replies_in(mut bytes: &[u8]) -> usize {
     count
 }
 
-fn after_reply(bytes: &[u8]) -> &[u8] {
+/// What follows the first reply.
+pub(super) fn after_reply(bytes: &[u8]) -> &[u8] {
     let line = bytes.windows(2).position(|pair| pair == b"\r\n").expect("a line");
     let size = || String::from_utf8_lossy(&bytes[1..line]).parse::<i64>().expect("a size");
     let rest = &bytes[line + 2..];

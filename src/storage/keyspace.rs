@@ -139,6 +139,11 @@ impl Vnode {
         self.idle = 0;
     }
 
+    /// Notes that the frame of a key's state is of another size than was said.
+    pub(super) fn resize_stored(&mut self, old: usize, new: usize) {
+        self.stored = self.stored + new - old;
+    }
+
     /// Forgets all that is said of keys.
     pub(super) fn clear(&mut self) {
         let Vnode { hlc, sole, table, forgotten, .. } = *self;

@@ -66,15 +66,26 @@ impl Weight {
         block: &Block,
     ) -> Weight {
         // At the epoch nothing has expired yet: whether there is a value at all.
-        let view = entry.view(UnixMs(0));
+        let visible = entry.visible(UnixMs(0));
         Weight {
             digest: entry.digest(seed, hash),
-            live: view.is_some(),
-            expire_at: view.and_then(|view| view.expire_at),
+            live: visible.is_some(),
+            expire_at: visible.and_then(|(_, expire_at)| expire_at),
             size: block.footprint(),
             stored: HEADER_SIZE + encoded_size(key.len(), len),
             cold: false,
         }
+    }
+
+    /// Of an entry in a large `block`.
+    pub(super) fn of_large(
+        seed: HashSeed,
+        hash: u64,
+        key: &[u8],
+        entry: &Entry,
+        block: &Block,
+    ) -> Weight {
+        Weight::of_entry(seed, hash, key, entry, entry.size(), block)
     }
 
     fn of_cold_entry(key: &[u8], entry: &ColdEntry, block: &Block) -> Weight {
@@ -101,6 +112,7 @@ impl Weight {
             Form::Entry(bytes) => {
                 Weight::of_entry(seed, hash, key, &decoded(bytes), bytes.len(), block)
             }
+            Form::Large(entry) => Weight::of_large(seed, hash, key, entry, block),
             Form::ColdEntry(entry) => Weight::of_cold_entry(key, &entry, block),
         }
     }

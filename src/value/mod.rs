@@ -1,9 +1,13 @@
 //! The lattice: what a key holds, and how two histories of it join (pure).
 
 pub mod apply;
+mod body;
 pub mod change;
 pub mod digest;
+mod edit;
+pub mod element;
 pub mod entry;
+pub mod fields;
 pub mod fragment;
 pub mod number;
 pub mod packed;

@@ -25,7 +25,7 @@
 //! ```text
 //! sibling count varint │ { dot │ form u8 │ [ raw_len varint if LZ4 ] [ bytes if stored ]
 //!                        increment count varint │ { actor u32 · hlc u64 · amount } … } …
-//! form    0 zero base · 1 as it came · 2 one LZ4 block
+//! form    0 zero base · 1 as it came · 2 one LZ4 block; +4: expire_at varint follows
 //! amount  0 · zigzag varint   1 · i128 (beyond 64 bits)   2 · f64 · f64
 //! ```
 
@@ -34,7 +34,7 @@ use smallvec::SmallVec;
 
 use crate::base::id::Actor;
 use crate::base::limits::VALUE_SIZE_MAX;
-use crate::base::time::{Dot, Hlc};
+use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::base::wire::{Cursor, Put, WireError};
 use crate::version::context::Context;
 
@@ -45,6 +45,9 @@ use super::number::{
 };
 use super::packed::{Packed, pack};
 use super::view::Body;
+
+/// Of a form: it expires.
+const EXPIRES: u8 = 4;
 
 /// A string's stored bytes, owned (shared, when cloned).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,12 +112,21 @@ pub struct Sibling {
     pub base: Base,
     /// What was added to it, sorted by actor.
     pub increments: Vec<Increment>,
+    /// When it expires; only of a hash's fields, of all else the key's meta tells.
+    pub expire_at: Option<UnixMs>,
 }
 
 impl Sibling {
     /// A value without increments.
     pub const fn new(dot: Dot, base: Base) -> Sibling {
-        Sibling { dot, base, increments: Vec::new() }
+        Sibling { dot, base, increments: Vec::new(), expire_at: None }
+    }
+
+    /// A zero base to which its own write has added.
+    pub fn counted(dot: Dot, amount: Amount) -> Sibling {
+        let mut zero = Sibling::new(dot, Base::Zero);
+        zero.add(dot, amount);
+        zero
     }
 
     /// Counts further: `dot`'s actor adds `amount`.
@@ -215,6 +227,24 @@ impl Register {
         Register { siblings: SmallVec::from_buf([sibling]) }
     }
 
+    /// A register that holds one value on which nobody counted.
+    pub(super) fn single(dot: Dot, value: &Packed<'_>, expire_at: Option<UnixMs>) -> Register {
+        let base = Base::Stored(Stored::copy(value));
+        Register::of(Sibling { expire_at, ..Sibling::new(dot, base) })
+    }
+
+    /// The only value, if there is one on which nobody counted.
+    pub(super) fn as_single(&self) -> Option<(Dot, &Stored, Option<UnixMs>)> {
+        match &self.siblings[..] {
+            [Sibling { dot, base: Base::Stored(stored), increments, expire_at }]
+                if increments.is_empty() =>
+            {
+                Some((*dot, stored, *expire_at))
+            }
+            _ => None,
+        }
+    }
+
     /// The concurrent values, sorted by dot.
     pub fn siblings(&self) -> &[Sibling] {
         &self.siblings
@@ -244,6 +274,44 @@ impl Register {
             Some(_) if winner.base != Base::Zero => winner.body(),
             _ => Body::Made(amount_text(bounded(counted.unwrap_or(Amount::Int(0))))),
         })
+    }
+
+    /// Whether anything shows at `now`: a field ends with its greatest set value.
+    pub(super) fn is_visible(&self, now: UnixMs) -> bool {
+        let set = self.siblings.iter().rfind(|sibling| sibling.base != Base::Zero);
+        !self.is_empty() && set.and_then(|set| set.expire_at).is_none_or(|at| at > now)
+    }
+
+    /// When the visible value expires.
+    pub(super) fn expire_at(&self) -> Option<UnixMs> {
+        let set = self.siblings.iter().rfind(|sibling| sibling.base != Base::Zero);
+        set.and_then(|set| set.expire_at)
+    }
+
+    /// The score of a sorted set's member: the greatest set one and all that was added to it, and to
+    /// zero bases. A value that is no score, which only damage can bring about, counts as zero.
+    pub(super) fn score(&self) -> f64 {
+        let set = self.siblings.iter().rfind(|sibling| sibling.base != Base::Zero);
+        let added = self
+            .siblings
+            .iter()
+            .filter(|sibling| sibling.base == Base::Zero || Some(sibling.dot) == set.map(|s| s.dot))
+            .filter_map(Sibling::added)
+            .reduce(add_amounts);
+        let base = match set.map(|set| &set.base) {
+            Some(Base::Stored(stored)) => {
+                stored.bytes[..].try_into().map_or(0.0, f64::from_le_bytes)
+            }
+            _ => 0.0,
+        };
+        match added {
+            None => base,
+            Some(_) if !base.is_finite() => base,
+            Some(added) => match add_amounts(Amount::Float(base, 0.0), added) {
+                Amount::Int(sum) => sum as f64,
+                Amount::Float(hi, lo) => hi + lo,
+            },
+        }
     }
 
     /// The values that wait for somebody to choose, oldest first; the last one is the visible one.
@@ -304,10 +372,18 @@ impl Register {
         out.put_varint(self.siblings.len() as u64);
         for sibling in &self.siblings {
             encode_dot(out, sibling.dot);
+            let expires = if sibling.expire_at.is_some() { EXPIRES } else { 0 };
+            let form = match &sibling.base {
+                Base::Zero => 0,
+                Base::Stored(stored) => 1 + u8::from(stored.lz4),
+            };
+            out.put_u8(form | expires);
+            if let Some(at) = sibling.expire_at {
+                out.put_varint(at.0);
+            }
             match &sibling.base {
-                Base::Zero => out.put_u8(0),
+                Base::Zero => {}
                 Base::Stored(stored) => {
-                    out.put_u8(1 + u8::from(stored.lz4));
                     if stored.lz4 {
                         out.put_varint(u64::from(stored.raw_len));
                     }
@@ -328,12 +404,15 @@ impl Register {
         let mut register = Register::default();
         for _ in 0..cursor.varint()? {
             let dot = decode_dot(cursor)?;
-            let base = match cursor.u8()? {
+            let form = cursor.u8()?;
+            let expires = form & EXPIRES != 0;
+            let expire_at = if expires { Some(UnixMs(cursor.varint()?)) } else { None };
+            let base = match form & !EXPIRES {
                 0 => Base::Zero,
                 form @ (1 | 2) => Base::Stored(Stored::copy(&decode_packed(cursor, form == 2)?)),
                 _ => return Err(WireError::Malformed("form of a value")),
             };
-            let mut sibling = Sibling::new(dot, base);
+            let mut sibling = Sibling { expire_at, ..Sibling::new(dot, base) };
             for _ in 0..cursor.varint()? {
                 let actor = Actor(cursor.u32()?);
                 let hlc = Hlc(cursor.u64()?);

@@ -7,7 +7,7 @@ use crate::base::time::UnixMs;
 use crate::version::context::Context;
 
 use super::apply::ApplyError;
-use super::change::{Amount, Change, Expire, Seen};
+use super::change::{Amount, Change, Edit, Expire, Seen};
 use super::entry::Entry;
 use super::entry_tests::{NOW, apply, dot, entry, joined, reached, set};
 use super::view::{Body, Kind};
@@ -105,18 +105,16 @@ fn the_last_value_is_the_visible_one() {
 #[test]
 fn a_clash_of_types_shows_both() {
     let string = entry(&[(set("s"), dot(1, 1))]);
-    // A set string beside it whose meta says that it is a hash: collections are not built yet.
-    let mut bytes = Vec::new();
-    entry(&[(set("h"), dot(2, 2))]).encode(&mut bytes);
-    let hash = (0..bytes.len()).find_map(|at| {
-        let mut bent = bytes.clone();
-        bent[at] = (bytes[at] == 0).then_some(2)?;
-        Entry::decode(&bent).ok().filter(|entry| entry.meta()[0].kind == Kind::Hash)
-    });
-    let clash = joined(&string, &hash.expect("one of the bytes is the kind"));
+    let edit = Change::edit(Kind::Hash, [Edit::field(&b"f"[..], &b"v"[..])]);
+    let hash = entry(&[(edit, dot(2, 2))]);
+    let clash = joined(&string, &hash);
     assert_eq!(clash.kinds(NOW), [Kind::String, Kind::Hash]);
-    assert_eq!(clash.values(NOW).len(), 2);
+    assert_eq!((clash.values(NOW).len(), clash.collections(NOW).len()), (1, 1));
     assert_eq!(clash.view(NOW).unwrap().kind, Kind::Hash);
+    // The next write of either type has seen both.
+    let mut set_over = clash.clone();
+    apply(&mut set_over, &set("s2"), dot(9, 1));
+    assert_eq!(set_over.kinds(NOW), [Kind::String]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::base::hash::HashSeed;
 use crate::base::time::UnixMs;
 
 use super::entry::Entry;
+use super::fields::Fields;
 use super::packed::Packed;
 
 /// Redis's types.
@@ -105,9 +106,11 @@ pub enum Body<'a> {
     Stored(Packed<'a>),
     /// A string that had to be made: a counter's sum.
     Made(Vec<u8>),
-    /// A string that is not in memory.
+    /// A collection.
+    Fields(Fields<'a>),
+    /// A value that is not in memory.
     Cold {
-        /// Its length in bytes.
+        /// The length of a string in bytes.
         raw_len: usize,
         /// Its key.
         key: &'a [u8],
@@ -160,11 +163,12 @@ impl Body<'_> {
                 missing.note(key);
                 Cow::Borrowed(&[])
             }
+            Body::Fields(_) => unreachable!("who asks for a string has looked at the type"),
         }
     }
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
     /// The string.
     pub fn string(&self) -> Result<Cow<'_, [u8]>, WrongType> {
         if self.kind != Kind::String {
@@ -182,6 +186,23 @@ impl View<'_> {
             Body::Stored(packed) => packed.len(),
             Body::Made(bytes) => bytes.len(),
             Body::Cold { raw_len, .. } => *raw_len,
+            Body::Fields(_) => unreachable!("a string is no collection"),
+        })
+    }
+
+    /// The elements of a collection of that type. One that is not in memory is noted as missing, and
+    /// reads as empty.
+    pub fn fields(&self, kind: Kind) -> Result<Cow<'_, Fields<'a>>, WrongType> {
+        if self.kind != kind {
+            return Err(WrongType);
+        }
+        Ok(match &self.body {
+            Body::Fields(fields) => Cow::Borrowed(fields),
+            Body::Cold { key, missing, .. } => {
+                missing.note(key);
+                Cow::Owned(Fields::none(kind))
+            }
+            Body::Stored(_) | Body::Made(_) => unreachable!("a collection is no string"),
         })
     }
 }

@@ -1,0 +1,1 @@
+//! Strings as rows of bits: SETBIT, GETBIT, BITCOUNT and their kin.

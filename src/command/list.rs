@@ -1,0 +1,1 @@
+//! Lists: LPUSH, LRANGE and their kin.
