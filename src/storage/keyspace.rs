@@ -295,6 +295,11 @@ impl Keyspace {
         }
     }
 
+    /// Fetches the place of one key, without waiting for it.
+    pub fn approach_place(&self, vnode: VnodeId, hash: u64) {
+        prefetch_place(&self.map.shards()[vnode.index()].read(), hash);
+    }
+
     /// Makes the tables large enough for about so many keys.
     pub(super) fn expect_keys(&self, keys: u64) {
         // Beyond the budget, tables may grow as they have to.
