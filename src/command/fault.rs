@@ -23,6 +23,38 @@ pub enum Fault<'a> {
     NotInt,
     /// An argument or value that is no number.
     NotFloat,
+    /// A field that counts as integers do, and holds none.
+    FieldNotInteger,
+    /// A field that counts as numbers do, and holds none.
+    FieldNotFloat,
+    /// An increment without an end.
+    Endless,
+    /// A negative number where only others make sense.
+    NotPositive,
+    /// A number of random elements that Redis does not take.
+    OutOfRange,
+    /// The one integer that has no opposite.
+    NoOpposite,
+    /// A number of keys that is no number above zero.
+    KeyCount,
+    /// More keys are announced than arguments follow.
+    TooFewKeys,
+    /// LIMIT with something else than a number from zero.
+    Limit,
+    /// A time to live of a field that lies below zero.
+    NegativeTime,
+    /// A command on a time to live of fields that does not say FIELDS where it must.
+    NoFields,
+    /// HEXPIRE and its kin for a number of fields that is no number above zero.
+    FieldCount,
+    /// HTTL and its kin, and HPERSIST, for such a number of fields.
+    NumberOfFields,
+    /// More or fewer fields than announced.
+    FieldsDiffer,
+    /// NOVALUES of what has none.
+    NoValues,
+    /// A cursor that was never answered.
+    Cursor,
     /// A sum beyond 64 bits.
     Overflow,
     /// DECRBY by the one number that has no opposite.
@@ -35,6 +67,24 @@ pub enum Fault<'a> {
     TooLong,
     /// A negative offset of SETRANGE.
     Offset,
+    /// An index of LSET that no element has.
+    Index,
+    /// LPOS RANK 0.
+    RankZero,
+    /// An option that may not be negative.
+    Negative(&'static str),
+    /// A number of elements that is no number above zero.
+    ElementCount,
+    /// SORT by something that is no number.
+    SortScore,
+    /// SORT with BY or GET of keys that may lie in other slots.
+    SortElsewhere(&'static str),
+    /// A time to wait that is no number.
+    NoTimeout,
+    /// A time to wait below zero.
+    NegativeTimeout,
+    /// A time to wait without an end that a clock could show.
+    TimeoutRange,
     /// RENAME of nothing.
     NoSuchKey,
     /// COPY onto itself.
@@ -88,11 +138,52 @@ impl Fault<'_> {
                 "ERR value is out of range, value must between -2147483648 and 2147483647"
             }
             Fault::NotFloat => "ERR value is not a valid float",
+            Fault::FieldNotInteger => "ERR hash value is not an integer",
+            Fault::FieldNotFloat => "ERR hash value is not a float",
+            Fault::Endless => "ERR value is NaN or Infinity",
+            Fault::NotPositive => "ERR value is out of range, must be positive",
+            Fault::OutOfRange => "ERR value is out of range",
+            Fault::NoOpposite => {
+                "ERR value is out of range, value must between -9223372036854775807 and \
+                 9223372036854775807"
+            }
+            Fault::KeyCount => "ERR numkeys should be greater than 0",
+            Fault::TooFewKeys => "ERR Number of keys can't be greater than number of args",
+            Fault::Limit => "ERR LIMIT can't be negative",
+            Fault::NegativeTime => "ERR invalid expire time, must be >= 0",
+            Fault::NoFields => {
+                "ERR Mandatory argument FIELDS is missing or not at the right position"
+            }
+            Fault::FieldCount => "ERR Parameter `numFields` should be greater than 0",
+            Fault::NumberOfFields => "ERR Number of fields must be a positive integer",
+            Fault::FieldsDiffer => {
+                "ERR The `numfields` parameter must match the number of arguments"
+            }
+            Fault::NoValues => "ERR NOVALUES option can only be used in HSCAN",
+            Fault::Cursor => "ERR invalid cursor",
             Fault::Overflow => "ERR increment or decrement would overflow",
             Fault::DecrementOverflow => "ERR decrement would overflow",
             Fault::NotFinite => "ERR increment would produce NaN or Infinity",
             Fault::TooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             Fault::Offset => "ERR offset is out of range",
+            Fault::Index => "ERR index out of range",
+            Fault::RankZero => {
+                "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... \
+                 or use negative to start from the end of the list"
+            }
+            Fault::Negative(option) => return joined(&[b"ERR ", option.as_bytes(), NEGATIVE]),
+            Fault::ElementCount => "ERR count should be greater than 0",
+            Fault::SortScore => "ERR One or more scores can't be converted into double",
+            Fault::SortElsewhere(option) => {
+                return joined(&[
+                    b"ERR ",
+                    option.as_bytes(),
+                    b" option of SORT denied in Cluster mode.",
+                ]);
+            }
+            Fault::NoTimeout => "ERR timeout is not a float or out of range",
+            Fault::NegativeTimeout => "ERR timeout is negative",
+            Fault::TimeoutRange => "ERR timeout is out of range",
             Fault::NoSuchKey => "ERR no such key",
             Fault::SameKey => "ERR source and destination objects are the same",
             Fault::Database => "ERR DB index is out of range",
@@ -134,6 +225,9 @@ impl Fault<'_> {
 
 /// How errors that name a command end.
 const END: &[u8] = b"' command";
+
+/// How errors of options that may not be negative end.
+const NEGATIVE: &[u8] = b" can't be negative";
 
 /// How much of an unknown subcommand Redis shows.
 const SUBCOMMAND_SHOWN_MAX: usize = 128;

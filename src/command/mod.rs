@@ -3,6 +3,7 @@
 //! Routing, arity, quorum, ACL category, `COMMAND` and `COMMAND DOCS` all come from the row.
 
 pub mod bitmap;
+pub mod blocking;
 pub mod counter;
 pub mod docs;
 pub mod expiry;
@@ -17,6 +18,7 @@ pub mod key;
 pub mod keyspec;
 pub mod lcs;
 pub mod list;
+pub mod list_wait;
 pub mod number;
 pub mod object;
 pub mod range;
@@ -25,6 +27,7 @@ pub mod rows;
 pub mod scan;
 pub mod set;
 pub mod siblings;
+pub mod sort;
 pub mod spec;
 pub mod string;
 pub mod table;
@@ -32,6 +35,8 @@ pub mod zset;
 
 #[cfg(test)]
 mod keyed_tests;
+#[cfg(test)]
+mod list_tests;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

@@ -179,6 +179,13 @@ impl Model {
     /// Runs and applies a whole command; its reply.
     pub(super) fn run(&mut self, args: &[&[u8]]) -> Vec<u8> {
         let name = String::from_utf8_lossy(args[0]).to_uppercase();
+        if let Err(refusal) = table::resolve(args)
+            && table::lookup(args[0]).is_some_and(|spec| spec.subcommands.is_empty())
+        {
+            let mut reply = Reply::new(self.protocol);
+            refusal.write(args, &mut reply);
+            return reply.bytes.to_vec();
+        }
         match run_of(&name) {
             Run::Whole(keyed) => self.step(keyed, args),
             Run::Parts(stride, gather, keyed) => {

@@ -274,7 +274,7 @@ mod tests {
             assert!(row.accepts(least) && !row.accepts(least - 1), "{}", row.name);
             assert_eq!(row.accepts(least + 1), row.arity < 0, "{}", row.name);
             assert_eq!(row.keys.is_empty(), row.key_specs.is_empty(), "{}", row.name);
-            match row.keys.places(least) {
+            match row.keys.places(&vec![&b"1"[..]; least]) {
                 Ok(places) => assert!(places.len() > 0, "{}", row.name),
                 Err(why) => assert_eq!(why, Keyless::Always, "{}", row.name),
             }
