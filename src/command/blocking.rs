@@ -63,8 +63,8 @@ pub fn is_nothing(reply: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::reply::{Protocol, Reply};
     use crate::command::table::resolve;
+    use crate::resp::reply::{Protocol, Reply};
 
     fn args(request: &str) -> Vec<&[u8]> {
         request.split(' ').map(str::as_bytes).collect()
