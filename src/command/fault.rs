@@ -67,6 +67,24 @@ pub enum Fault<'a> {
     TooLong,
     /// A negative offset of SETRANGE.
     Offset,
+    /// An index of LSET that no element has.
+    Index,
+    /// LPOS RANK 0.
+    RankZero,
+    /// An option that may not be negative.
+    Negative(&'static str),
+    /// A number of elements that is no number above zero.
+    ElementCount,
+    /// SORT by something that is no number.
+    SortScore,
+    /// SORT with BY or GET of keys that may lie in other slots.
+    SortElsewhere(&'static str),
+    /// A time to wait that is no number.
+    NoTimeout,
+    /// A time to wait below zero.
+    NegativeTimeout,
+    /// A time to wait without an end that a clock could show.
+    TimeoutRange,
     /// RENAME of nothing.
     NoSuchKey,
     /// COPY onto itself.
@@ -113,8 +131,6 @@ pub enum Fault<'a> {
     TakenCount,
     /// A timeout that is no number.
     Timeout,
-    /// A timeout below zero.
-    NegativeTimeout,
     /// A timeout beyond all clocks.
     LongTimeout,
     /// OBJECT FREQ, which only an LFU policy could answer.
@@ -176,6 +192,24 @@ impl Fault<'_> {
             Fault::NotFinite => "ERR increment would produce NaN or Infinity",
             Fault::TooLong => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
             Fault::Offset => "ERR offset is out of range",
+            Fault::Index => "ERR index out of range",
+            Fault::RankZero => {
+                "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... \
+                 or use negative to start from the end of the list"
+            }
+            Fault::Negative(option) => return joined(&[b"ERR ", option.as_bytes(), NEGATIVE]),
+            Fault::ElementCount => "ERR count should be greater than 0",
+            Fault::SortScore => "ERR One or more scores can't be converted into double",
+            Fault::SortElsewhere(option) => {
+                return joined(&[
+                    b"ERR ",
+                    option.as_bytes(),
+                    b" option of SORT denied in Cluster mode.",
+                ]);
+            }
+            Fault::NoTimeout => "ERR timeout is not a float or out of range",
+            Fault::NegativeTimeout => "ERR timeout is negative",
+            Fault::TimeoutRange => "ERR timeout is out of range",
             Fault::NoSuchKey => "ERR no such key",
             Fault::SameKey => "ERR source and destination objects are the same",
             Fault::Database => "ERR DB index is out of range",
@@ -209,7 +243,6 @@ impl Fault<'_> {
             Fault::Weight => "ERR weight value is not a float",
             Fault::TakenCount => "ERR count should be greater than 0",
             Fault::Timeout => "ERR timeout is not a float or out of range",
-            Fault::NegativeTimeout => "ERR timeout is negative",
             Fault::LongTimeout => "ERR timeout is out of range",
             Fault::NoFrequency => {
                 "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
@@ -242,6 +275,9 @@ impl Fault<'_> {
 
 /// How errors that name a command end.
 const END: &[u8] = b"' command";
+
+/// How errors of options that may not be negative end.
+const NEGATIVE: &[u8] = b" can't be negative";
 
 /// How much of an unknown subcommand Redis shows.
 const SUBCOMMAND_SHOWN_MAX: usize = 128;

@@ -93,7 +93,12 @@ fn key_spec_row(spec: &KeySpec, reply: &mut Reply) {
     reply.bulk(b"flags");
     accesses(spec.accesses, reply);
     reply.bulk(b"begin_search");
-    rule("index", &[("index", spec.first)], reply);
+    match spec.extent {
+        Extent::Behind(_) | Extent::Untold => rule("unknown", &[], reply),
+        Extent::Range { .. } | Extent::Counted => {
+            rule("index", &[("index", spec.first)], reply);
+        }
+    }
     reply.bulk(b"find_keys");
     match spec.extent {
         Extent::Range { last, step } => {
@@ -102,6 +107,7 @@ fn key_spec_row(spec: &KeySpec, reply: &mut Reply) {
         Extent::Counted => {
             rule("keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", 1)], reply);
         }
+        Extent::Behind(_) | Extent::Untold => rule("unknown", &[], reply),
     }
 }
 
@@ -291,7 +297,7 @@ fn accessed<'a>(spec: &Spec, args: &[&'a [u8]]) -> Result<Vec<(&'a [u8], Accesse
     let mut keys = Vec::new();
     for key_spec in spec.key_specs {
         let accesses = accesses_of(key_spec, args);
-        keys.extend(key_spec.range().places(args)?.map(|place| (args[place], accesses)));
+        keys.extend(key_spec.places(args)?.map(|place| (args[place], accesses)));
     }
     Ok(keys)
 }

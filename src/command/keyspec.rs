@@ -5,7 +5,7 @@
 //! no argument is looked at. A few say in an argument how many keys follow it (`SINTERCARD 2 a b`).
 
 use super::flags::{Access, Accesses};
-use super::number::plain_integer;
+use super::number::{is, plain_integer};
 
 /// One rule of where keys are and what happens to them, as `COMMAND INFO` reports it.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,10 @@ pub enum Extent {
     },
     /// As many as the argument says, right behind it.
     Counted,
+    /// The one behind the last such word, if the word is there.
+    Behind(&'static str),
+    /// Those that what other keys hold tells.
+    Untold,
 }
 
 impl KeySpec {
@@ -52,6 +56,23 @@ impl KeySpec {
     /// As many keys as the argument at place `number` says, which follow it.
     pub const fn counted(number: i32, accesses: &[Access]) -> KeySpec {
         KeySpec::new(number, Extent::Counted, accesses)
+    }
+
+    /// The key behind the last such word.
+    pub const fn behind(word: &'static str, accesses: &[Access]) -> KeySpec {
+        KeySpec::new(0, Extent::Behind(word), accesses)
+    }
+
+    /// Keys that are not among the arguments.
+    pub const fn untold(accesses: &[Access]) -> KeySpec {
+        KeySpec::new(0, Extent::Untold, accesses)
+    }
+
+    /// The same without the last argument.
+    #[must_use]
+    pub const fn but_last(mut self) -> KeySpec {
+        self.extent = Extent::Range { last: -2, step: 1 };
+        self
     }
 
     /// The same with `count` keys, one after the other.
@@ -76,7 +97,26 @@ impl KeySpec {
                 KeyRange { first: self.first, last, step, number: 0 }
             }
             Extent::Counted => KeyRange { number: self.first, ..KeyRange::NONE },
+            Extent::Behind(_) | Extent::Untold => KeyRange::NONE,
         }
+    }
+}
+
+impl KeySpec {
+    /// The places of the keys of this rule alone.
+    pub fn places(&self, args: &[&[u8]]) -> Result<Places, Keyless> {
+        match self.extent {
+            Extent::Range { .. } | Extent::Counted => self.range().places(args),
+            Extent::Behind(_) => Ok(Places::NONE.and_behind(self, args)),
+            Extent::Untold => Ok(Places::NONE),
+        }
+    }
+
+    /// The place behind the last such word: not the key that comes first, nor beyond the end.
+    fn place_behind(&self, args: &[&[u8]]) -> Option<usize> {
+        let Extent::Behind(word) = self.extent else { return None };
+        let words = args.get(2..args.len().saturating_sub(1))?;
+        words.iter().rposition(|arg| is(arg, word)).map(|at| at + 3)
     }
 }
 
@@ -106,6 +146,7 @@ impl KeyRange {
             [only] => only.range(),
             [head, .., tail] => match tail.extent {
                 Extent::Counted => KeyRange { number: tail.first, ..head.range() },
+                Extent::Behind(_) | Extent::Untold => head.range(),
                 Extent::Range { .. } => KeyRange {
                     first: head.range().first,
                     last: tail.range().last,
@@ -177,6 +218,20 @@ pub struct Places {
     more: (usize, usize),
 }
 
+impl Places {
+    /// None at all.
+    const NONE: Places = Places { next: 0, end: 0, step: 1, more: (0, 0) };
+
+    /// The same, and the key that such a rule finds behind its word.
+    #[must_use]
+    pub fn and_behind(self, spec: &KeySpec, args: &[&[u8]]) -> Places {
+        match spec.place_behind(args) {
+            Some(place) => Places { more: (place, place + 1), ..self },
+            None => self,
+        }
+    }
+}
+
 impl Iterator for Places {
     type Item = usize;
 
@@ -237,6 +292,29 @@ mod tests {
             assert_eq!(range.places(&[b"x"]), Err(Keyless::TooShort));
         }
         assert_eq!(KeyRange::NONE.places(&[b"x", b"1", b"y"]), Err(Keyless::Always));
+    }
+
+    #[test]
+    fn a_word_may_name_a_key() {
+        const SORT: &[KeySpec] = &[
+            KeySpec::at(1, &[Access::Ro]),
+            KeySpec::untold(&[Access::Ro]),
+            KeySpec::behind("store", &[Access::Ow]),
+        ];
+        let found = |words: &str| {
+            let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
+            let places = KeyRange::of(SORT).places(&words)?;
+            Ok(places.and_behind(&SORT[2], &words).collect::<Vec<usize>>())
+        };
+        assert_eq!(KeyRange::of(SORT), KeyRange { first: 1, last: 1, step: 1, number: 0 });
+        assert_eq!(found("sort k"), Ok(vec![1]));
+        assert_eq!(found("sort store desc STORE d alpha"), Ok(vec![1, 4]));
+        assert_eq!(found("sort k store a store b"), Ok(vec![1, 5]));
+        assert_eq!(found("sort k store"), Ok(vec![1]));
+        assert_eq!(found("sort"), Err(Keyless::TooShort));
+        let blpop = KeyRange::of(&[KeySpec::from(1, 1, &[Access::Rw]).but_last()]);
+        assert_eq!((blpop.first, blpop.last, blpop.step), (1, -2, 1));
+        assert_eq!(places(blpop, 4), [1, 2]);
     }
 
     #[test]

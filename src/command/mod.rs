@@ -3,6 +3,7 @@
 //! Routing, arity, quorum, ACL category, `COMMAND` and `COMMAND DOCS` all come from the row.
 
 pub mod bitmap;
+pub mod blocking;
 pub mod chance;
 pub mod collection;
 pub mod counter;
@@ -21,6 +22,7 @@ pub mod key;
 pub mod keyspec;
 pub mod lcs;
 pub mod list;
+pub mod list_wait;
 pub mod number;
 pub mod object;
 pub mod range;
@@ -30,6 +32,7 @@ pub mod scan;
 pub mod set;
 pub mod set_algebra;
 pub mod siblings;
+pub mod sort;
 pub mod spec;
 pub mod string;
 pub mod table;
@@ -43,6 +46,8 @@ pub mod zset_score;
 mod hash_tests;
 #[cfg(test)]
 mod keyed_tests;
+#[cfg(test)]
+mod list_tests;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

@@ -203,7 +203,11 @@ impl Spec {
 
     /// The places of the keys in a request that this row [`accepts`](Self::accepts).
     pub fn keys_of(&self, args: &[&[u8]]) -> Result<Places, Keyless> {
-        self.keys.places(args)
+        let places = self.keys.places(args)?;
+        Ok(match self.key_specs {
+            [_, .., last] if self.flags.has(Flag::Movablekeys) => places.and_behind(last, args),
+            _ => places,
+        })
     }
 
     /// Whether this request asks nothing of the key's past, so that a stand-in holding none of

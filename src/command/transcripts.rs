@@ -94,6 +94,21 @@ fn zsets() {
 }
 
 #[test]
+fn lists() {
+    replay(include_str!("transcripts/lists.txt"));
+}
+
+#[test]
+fn sorting() {
+    replay(include_str!("transcripts/sort.txt"));
+}
+
+#[test]
+fn random_requests_of_lists() {
+    replay(include_str!("transcripts/random_lists.txt"));
+}
+
+#[test]
 fn random_requests() {
     replay(include_str!("transcripts/random.txt"));
 }

@@ -7,6 +7,7 @@ pub mod route;
 pub mod stand_in;
 pub mod survey;
 pub mod tally;
+pub mod waiting;
 pub mod write;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! for those peers, is gathered here and leaves under one lock a peer at the end of the batch
 //! ([`super::Node::flush`]). The buffers live as long as their task.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -12,6 +13,7 @@ use smallvec::SmallVec;
 use crate::base::id::VnodeId;
 use crate::base::time::UnixMs;
 use crate::coordinator::tally::Tally;
+use crate::coordinator::waiting::WaitId;
 use crate::peer::message::{FwdStatus, Message};
 use crate::storage::log::Commit;
 
@@ -19,6 +21,7 @@ use super::gather::Gathering;
 use super::looked::Looked;
 use super::replies::{Leaving, Replies, ReplyBytes};
 use super::slab::Ticket;
+use super::waiting::Waiting;
 
 /// A peer by its place among the members, in the order of their ids.
 pub(super) type PeerIndex = u8;
@@ -32,6 +35,8 @@ pub(super) enum Origin {
     Peer { peer: PeerIndex, id: u64 },
     /// A request of several parts: which of them this is.
     Part { gathering: Arc<Gathering>, index: usize },
+    /// A request that waits again if it finds nothing.
+    Waiting { waiting: Arc<Waiting>, id: WaitId },
 }
 
 /// A write that was run here and waits for its acknowledgements.
@@ -119,6 +124,8 @@ pub struct Batch {
     /// What the log must hold before anything of this leaves.
     pub(super) commit: Commit,
     pub(super) looked: Looked,
+    /// Keys that have changed here and that somebody waits for.
+    pub(super) ready: VecDeque<Vec<u8>>,
 }
 
 impl Batch {
@@ -132,6 +139,7 @@ impl Batch {
             leaving: Leaving::default(),
             commit: Commit::default(),
             looked: Looked::default(),
+            ready: VecDeque::new(),
         }
     }
 
@@ -154,6 +162,11 @@ impl Batch {
             Origin::Part { gathering, index } => {
                 if let Some((origin, reply)) = gathering.part(index, status, reply) {
                     self.settle(origin, FwdStatus::Ok, reply);
+                }
+            }
+            Origin::Waiting { waiting, id } => {
+                if let Some((origin, reply)) = waiting.settled(id, status, reply) {
+                    self.settle(origin, status, reply);
                 }
             }
         }

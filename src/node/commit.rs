@@ -37,6 +37,7 @@ impl Node {
     /// The log does not hold what was done. It MAY survive; nobody was told of it, and the
     /// connections that wait for it should be closed.
     pub async fn conclude(&self, batch: &mut Batch) -> Result<(), LogError> {
+        self.serve_ready(batch);
         if let Some(log) = &self.log {
             self.keyspace.make_room(batch.now);
             if !log.holds(&batch.commit)
@@ -52,6 +53,7 @@ impl Node {
 
     /// The same on a thread that may wait.
     pub(super) fn conclude_blocking(&self, batch: &mut Batch) -> Result<(), LogError> {
+        self.serve_ready(batch);
         if let Some(log) = &self.log {
             self.keyspace.make_room(batch.now);
             if let Err(why) = log.hold_blocking(&batch.commit) {

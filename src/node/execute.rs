@@ -28,6 +28,7 @@ use super::gather::{Gathering, Rule};
 use super::handoff::FULL;
 use super::inflight::Forwarded;
 use super::looked::Counted;
+use super::waiting::{Abroad, FOREVER, Place, session_of};
 
 /// Flag of a forwarded request: one part of a command that crosses slots.
 pub(super) const FWD_PART: u8 = 4;
@@ -58,7 +59,7 @@ pub struct Request<'a> {
 /// A request that outlives the input it came in.
 #[derive(Debug)]
 pub(super) struct KeptRequest {
-    spec: &'static Spec,
+    pub(super) spec: &'static Spec,
     pub(super) args: SmallVec<[Vec<u8>; 4]>,
     pub(super) protocol: Protocol,
     asked: Override,
@@ -201,7 +202,7 @@ impl Node {
 
     /// Runs a request that miscounts its keys, so that nobody knows where they lie: what it is
     /// answered is an error.
-    fn run_keyless(
+    pub(super) fn run_keyless(
         &self,
         batch: &mut Batch,
         request: &Request<'_>,
@@ -271,6 +272,22 @@ impl Node {
     /// Coordinates a request for keys of one vnode, which this node holds, or for whose replicas it
     /// stands in.
     pub(super) fn coordinate(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        vnode: VnodeId,
+        run: Keyed,
+        out: &mut Reply,
+        origin: impl FnOnce() -> Origin,
+    ) -> Outcome {
+        if request.spec.flags.has(Flag::Blocking) {
+            return self.coordinate_blocking(batch, request, vnode, run, out, origin);
+        }
+        self.coordinate_now(batch, request, vnode, run, out, origin)
+    }
+
+    /// The same, and never waits for a key to change.
+    pub(super) fn coordinate_now(
         &self,
         batch: &mut Batch,
         request: &Request<'_>,
@@ -473,6 +490,8 @@ impl Node {
         let records = &mut batch.records;
         records.clear();
         let mark = out.bytes.len();
+        // Those of keys that somebody waits for.
+        let mut changed: SmallVec<[&[u8]; 1]> = SmallVec::new();
         let missed = self.keyspace.write(vnode, now, |keys| {
             let mut changes = SmallVec::new();
             let views: &dyn Views = keys;
@@ -495,7 +514,10 @@ impl Node {
                     false => keys.apply_blind(key, change, actor, &mut records.bytes),
                 };
                 match applied {
-                    Ok(_) => records.mark(),
+                    Ok(_) => {
+                        records.mark();
+                        changed.extend(self.waiting.any().then_some(*key));
+                    }
                     Err(error) => {
                         out.bytes.truncate(mark);
                         out.error(error.to_string());
@@ -508,6 +530,7 @@ impl Node {
         if !missed.is_empty() {
             return Err(missed);
         }
+        self.note_changed(batch, changed);
         self.note(batch, vnode);
         Ok(())
     }
@@ -611,14 +634,22 @@ impl Node {
         origin: impl FnOnce() -> Origin,
     ) -> Outcome {
         let writes = request.writes();
-        let patience_ms = self.patience_ms(request);
-        let deadline = UnixMs(batch.now.0 + u64::from(patience_ms));
-        let id = self.inflight.forwards.lock().insert(Forwarded {
-            origin: origin(),
-            peer,
-            writes,
-            deadline,
-        });
+        let (origin, abroad) = (origin(), Abroad::of(request));
+        // Who waits for a key is given no deadline: its end is told when it comes.
+        let patience_ms = if abroad.is_some() { 0 } else { self.patience_ms(request) };
+        let deadline = match abroad {
+            Some(_) => FOREVER,
+            None => UnixMs(batch.now.0 + u64::from(patience_ms)),
+        };
+        let id = {
+            let mut forwards = self.inflight.forwards.lock();
+            let waiter = abroad.is_some().then(|| session_of(&origin)).flatten();
+            let id = forwards.insert(Forwarded { origin, peer, writes, deadline, abroad });
+            if let Some(replies) = waiter {
+                replies.wait_at(Place::There(id));
+            }
+            id
+        };
         let mut flags = flags;
         if request.protocol == Protocol::Resp3 {
             flags |= FWD_RESP3;

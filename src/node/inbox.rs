@@ -9,6 +9,7 @@ use smallvec::{SmallVec, smallvec};
 use tracing::{debug, error};
 
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
+use crate::command::flags::Flag;
 use crate::command::spec::Run;
 use crate::command::table::named_by;
 use crate::coordinator::contract::Override;
@@ -124,6 +125,7 @@ impl Inbox for NodeInbox {
         }
         let mut batch = node.batch();
         node.begin(&mut batch);
+        node.waits_lost(index);
         node.stream_lost(&mut batch, index);
         node.operations_lost(&mut batch, index);
         node.hints_lost(index);
@@ -146,6 +148,7 @@ impl Inbox for NodeInbox {
             node.approach(ahead.iter().filter_map(key_of));
             for message in &ahead {
                 node.message(reader, index, message);
+                node.serve_ready(&mut reader.batch);
             }
         }
         let upto = messages.reps();
@@ -244,6 +247,7 @@ impl Node {
             Message::FwdReply { id, status, reply } => {
                 self.forward_answered(batch, id, status, reply);
             }
+            Message::FwdEnd { id, ending } => self.forward_ended(batch, peer, id, ending),
             Message::Check { id, vnode, digest, key, .. } => {
                 self.answer_check(batch, peer, id, vnode, digest, key);
             }
@@ -317,6 +321,9 @@ impl Node {
                 Merged::Cold => Err(smallvec![key.to_vec()]),
             }
         });
+        if self.waiting.any() {
+            self.note_changed(batch, [key]);
+        }
         if let Err(why) = &merged {
             error!(vnode = vnode.0, %why, "a change was not joined: what it changes is on disk");
         }
@@ -437,6 +444,9 @@ impl Node {
         let stands_in = forward.flags & FWD_STAND_IN != 0 && self.may_stand_in(&request);
         let may_run = self.routes.holds(vnode, me) || stands_in;
         if !may_run || !self.routes.reach(me).counts() {
+            if spec.flags.has(Flag::Blocking) {
+                return Outcome::Replied(FwdStatus::Unserved);
+            }
             return refuse(reply, "TRYAGAIN the key's coordinator is changing, nothing was done");
         }
         self.coordinate(batch, &request, vnode, run, reply, origin)

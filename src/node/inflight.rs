@@ -16,6 +16,7 @@ use super::Node;
 use super::batch::{Awaited, Batch, Origin, PeerIndex, Waiter};
 use super::replies::ReplyBytes;
 use super::slab::{Slab, Ticket};
+use super::waiting::Abroad;
 
 /// A request that another node runs.
 #[derive(Debug)]
@@ -24,6 +25,15 @@ pub(super) struct Forwarded {
     pub(super) peer: PeerIndex,
     pub(super) writes: bool,
     pub(super) deadline: UnixMs,
+    /// If it may wait there for a key to change.
+    pub(super) abroad: Option<Box<Abroad>>,
+}
+
+impl Forwarded {
+    /// Whether it lies at that peer, as far as is known.
+    fn is_with(&self, peer: PeerIndex) -> bool {
+        self.peer == peer && self.abroad.as_ref().is_none_or(|abroad| abroad.is_there())
+    }
 }
 
 /// Who waits for a change in a link's stream.
@@ -162,7 +172,7 @@ impl Node {
             let lost: SmallVec<[(Waiting, u8); 32]> =
                 outgoing.waits.iter().map(|wait| (resolve(wait.waiter), wait.place)).collect();
             self.lose(batch, peer, &lost);
-            self.fail_forwards(batch, |_, forward| forward.peer == peer);
+            self.fail_forwards(batch, |_, forward| forward.is_with(peer));
         }
         outgoing.frames.clear();
         outgoing.reps = 0;
@@ -217,7 +227,7 @@ impl Node {
             stream.waiting.drain(..).map(|entry| (entry.waiting, entry.place)).collect()
         };
         self.lose(batch, peer, &lost);
-        self.fail_forwards(batch, |_, forward| forward.peer == peer);
+        self.fail_forwards(batch, |_, forward| forward.is_with(peer));
     }
 
     fn lose(&self, batch: &mut Batch, peer: PeerIndex, lost: &[(Waiting, u8)]) {
@@ -280,6 +290,9 @@ impl Node {
         status: FwdStatus,
         reply: &[u8],
     ) {
+        if status == FwdStatus::Unserved {
+            return self.forward_unserved(batch, Ticket::of(id));
+        }
         let forward = self.inflight.forwards.lock().remove(Ticket::of(id));
         if let Some(forward) = forward {
             batch.settle(forward.origin, status, ReplyBytes::from_slice(reply));

@@ -38,6 +38,7 @@ mod streams;
 mod tending;
 mod unsettled;
 mod upkeep;
+mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -76,6 +77,7 @@ use members::Members;
 use replies::Replies;
 use routes::Routes;
 use unsettled::Unsettled;
+use waiting::Waiting;
 
 /// How long a starting node waits to hear from its peers before it serves.
 const GREETING_WAIT: Duration = Duration::from_secs(1);
@@ -189,6 +191,7 @@ pub struct Node {
     inflight: Inflight,
     operations: quorum::Operations,
     unsettled: Unsettled,
+    waiting: Arc<Waiting>,
     recovery: Mutex<Recovery>,
     members: Members,
     exchanges: Exchanges,
@@ -279,6 +282,7 @@ impl Node {
             inflight: Inflight::default(),
             operations: quorum::Operations::default(),
             unsettled: Unsettled::new(topology.vnodes(), routes.members()),
+            waiting: Arc::default(),
             recovery: Mutex::default(),
             members: Members::new(options.node, &nodes, started),
             peers: (0..routes.members()).map(|_| Peer::new(options.stream_backlog)).collect(),
@@ -352,6 +356,7 @@ impl Node {
 
     /// Closes all links after sending what waits.
     pub async fn shutdown(&self) {
+        self.release_waits();
         self.say_goodbye();
         if let Some(links) = self.links.get() {
             links.shutdown().await;
@@ -366,6 +371,7 @@ impl Node {
             self.begin(&mut batch);
             self.expire_inflight(&mut batch);
             self.expire_operations(&mut batch);
+            self.tend_waits(&mut batch);
             self.watch_log();
             self.tick_streams();
             self.watch_return();
@@ -398,7 +404,9 @@ impl Node {
         replies: &Arc<Replies>,
     ) -> Submitted {
         let place = || Origin::Session { replies: replies.clone(), place: replies.reserve() };
-        self.execute(batch, request, out, place).into()
+        let outcome = self.execute(batch, request, out, place);
+        self.serve_ready(batch);
+        outcome.into()
     }
 
     /// Fetches what requests for these keys will touch, before the first of them is run.

@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 
 use crate::base::wire::Put;
 
+use super::waiting;
+
 /// An encoded reply; most are shorter than the inline room.
 pub type ReplyBytes = SmallVec<[u8; 24]>;
 
@@ -34,6 +36,8 @@ struct Ring {
     /// Number of the front place; places are numbered from the connection's start.
     front: u64,
     places: VecDeque<Place>,
+    /// Where the request of the last place waits for a key.
+    waits_at: Option<waiting::Place>,
 }
 
 /// The unsettled replies of one connection.
@@ -66,11 +70,34 @@ impl Replies {
         }
     }
 
+    /// The last request waits there for a key to change. No other is run before it is answered.
+    pub(super) fn wait_at(&self, place: waiting::Place) {
+        self.ring.lock().waits_at = Some(place);
+    }
+
+    /// The last request was served; only its reply is due.
+    pub(super) fn wait_over(&self) {
+        self.ring.lock().waits_at = None;
+    }
+
+    /// Where the last request waits.
+    pub(super) fn waits_at(&self) -> Option<waiting::Place> {
+        self.ring.lock().waits_at
+    }
+
+    /// Whether the connection waits for a key to change.
+    pub fn is_blocked(&self) -> bool {
+        self.waits_at().is_some()
+    }
+
     /// Fills a place. `true`: the connection should be woken (see [`Replies::wake`]), which the
     /// caller does once for all the places that it fills.
     pub fn fill(&self, place: u64, reply: ReplyBytes) -> bool {
         let mut ring = self.ring.lock();
         let index = (place - ring.front) as usize;
+        if index + 1 == ring.places.len() {
+            ring.waits_at = None;
+        }
         let place = &mut ring.places[index];
         let hushed = matches!(place, Place::Hushed);
         *place = Place::Ready(if hushed { ReplyBytes::new() } else { reply });

@@ -47,6 +47,7 @@ mod kind {
     pub(super) const RESUME: u8 = 15;
     pub(super) const CAUGHT_UP: u8 = 16;
     pub(super) const SETTLED: u8 = 17;
+    pub(super) const FWD_END: u8 = 18;
 }
 
 /// What became of a forwarded request.
@@ -58,6 +59,8 @@ pub enum FwdStatus {
     NotRun,
     /// It may have been done.
     Uncertain,
+    /// It waited, nothing was done, and it waits no more: whoever coordinates now is to be asked.
+    Unserved,
 }
 
 impl FwdStatus {
@@ -66,6 +69,7 @@ impl FwdStatus {
             FwdStatus::Ok => 0,
             FwdStatus::NotRun => 1,
             FwdStatus::Uncertain => 2,
+            FwdStatus::Unserved => 3,
         }
     }
 
@@ -74,6 +78,7 @@ impl FwdStatus {
             0 => Ok(FwdStatus::Ok),
             1 => Ok(FwdStatus::NotRun),
             2 => Ok(FwdStatus::Uncertain),
+            3 => Ok(FwdStatus::Unserved),
             _ => Err(WireError::Malformed("status of a forwarded request")),
         }
     }
@@ -116,10 +121,17 @@ pub enum Message<'a> {
         r: u8,
         /// Replicas that a write needs.
         w: u8,
-        /// Milliseconds left until the client is given up on.
+        /// Milliseconds left until the client is given up on; 0: it waits until [`Self::FwdEnd`].
         deadline_ms: u32,
         /// The request as the client sent it, in RESP.
         request: &'a [u8],
+    },
+    /// Whoever asked this `Fwd` waits no longer: it is answered at once, unless it was before.
+    FwdEnd {
+        /// The request's number.
+        id: u64,
+        /// Why; the node room's to give.
+        ending: u8,
     },
     /// The answer to a `Fwd`.
     FwdReply {
@@ -272,6 +284,11 @@ impl<'a> Message<'a> {
                 head.put_u32(deadline_ms);
                 head.seal(request, out);
             }
+            Message::FwdEnd { id, ending } => {
+                let mut head = number(kind::FWD_END, id);
+                head.put_u8(ending);
+                head.seal(&[], out);
+            }
             Message::FwdReply { id, status, reply } => {
                 let mut head = number(kind::FWD_REPLY, id);
                 head.put_u8(status.code());
@@ -333,6 +350,11 @@ impl<'a> Message<'a> {
                 deadline_ms: at.u32()?,
                 request: at.rest(),
             },
+            kind::FWD_END => {
+                let (id, ending) = (at.u64()?, at.u8()?);
+                at.end()?;
+                Message::FwdEnd { id, ending }
+            }
             kind::FWD_REPLY => Message::FwdReply {
                 id: at.u64()?,
                 status: FwdStatus::of(at.u8()?)?,
@@ -459,8 +481,13 @@ pub(crate) mod tests {
                     request: bytes,
                 },
                 4 => {
-                    let statuses = [FwdStatus::Ok, FwdStatus::NotRun, FwdStatus::Uncertain];
-                    Message::FwdReply { id, status: statuses[a as usize % 3], reply: bytes }
+                    let mut statuses = [FwdStatus::Ok; 4];
+                    statuses[1..].copy_from_slice(&[
+                        FwdStatus::NotRun,
+                        FwdStatus::Uncertain,
+                        FwdStatus::Unserved,
+                    ]);
+                    Message::FwdReply { id, status: statuses[a as usize % 4], reply: bytes }
                 }
                 5 => Message::Check { id, vnode, flags: a, digest: Digest(wide), key: bytes },
                 6 => {
@@ -477,6 +504,7 @@ pub(crate) mod tests {
                 14 => Message::Resume { after: id, gap: a & 1 == 1 },
                 15 => Message::CaughtUp { upto: id },
                 16 => Message::Settled { after: id },
+                17 => Message::FwdEnd { id, ending: a },
                 _ => Message::Status { body: bytes },
             }
         }
@@ -484,7 +512,7 @@ pub(crate) mod tests {
 
     pub(crate) fn said() -> impl Strategy<Value = Said> {
         let bytes = proptest::collection::vec(any::<u8>(), 0..64);
-        (1u8..=17, any::<u64>(), any::<u16>(), any::<[u8; 3]>(), any::<u128>(), bytes).prop_map(
+        (1u8..=18, any::<u64>(), any::<u16>(), any::<[u8; 3]>(), any::<u128>(), bytes).prop_map(
             |(which, id, vnode, small, wide, bytes)| Said { which, id, vnode, small, wide, bytes },
         )
     }

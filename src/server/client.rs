@@ -3,6 +3,7 @@
 use crate::command::fault::Fault;
 use crate::command::number::{is, plain_integer};
 use crate::command::spec::Spec;
+use crate::coordinator::waiting::Ending;
 use crate::resp::reply::Reply;
 
 use super::Server;
@@ -46,6 +47,7 @@ pub(super) fn run(
         "list" => list(server, session, args, out),
         "kill" => kill(server, session, args, out),
         "reply" => reply(session, args, out),
+        "unblock" => unblock(server, args, out),
         "no-evict" => switch(args, out, |on| session.client.words.lock().no_evict = on),
         "no-touch" => switch(args, out, |on| session.client.words.lock().no_touch = on),
         name => unreachable!("CLIENT {name} has a row and no words"),
@@ -163,6 +165,25 @@ fn list(
         text.push('\n');
     }
     out.verbatim(&text);
+    Ok(())
+}
+
+/// Ends what another client waits for, as if its time were over or in an error.
+fn unblock(server: &Server, args: &[&[u8]], out: &mut Reply) -> Result<(), Refused> {
+    let ending = match args[3..] {
+        [] => Ending::Timeout,
+        [word] if is(word, "timeout") => Ending::Timeout,
+        [word] if is(word, "error") => Ending::Error,
+        [_] => return Err(b"ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".to_vec()),
+        _ => {
+            let why = "ERR unknown subcommand or wrong number of arguments for 'unblock'. Try CLIENT HELP.";
+            return Err(why.into());
+        }
+    };
+    let id = plain_integer(args[2]).ok_or_else(|| Fault::NotInteger.line())?;
+    let client = u64::try_from(id).ok().and_then(|id| server.clients.find(id));
+    let unblocked = client.is_some_and(|client| server.node.unblock(&client.replies, ending));
+    out.integer(i64::from(unblocked));
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use std::task::Waker;
 use parking_lot::Mutex;
 
 use crate::base::time::UnixMs;
+use crate::node::replies::Replies;
 
 /// What others may see of one connection. The connection's task keeps it up to date.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Client {
     pub words: Mutex<Words>,
     told: AtomicU8,
     listener: Mutex<Option<Waker>>,
+    /// What it still waits for.
+    pub replies: Arc<Replies>,
 }
 
 /// What a connection can be told from outside. The later is the stronger.
@@ -68,8 +71,9 @@ pub struct Words {
 
 impl Words {
     /// One letter for each thing that is special, or `N`.
-    fn flags(&self) -> String {
-        let letters = [(self.readonly, 'r'), (self.no_evict, 'e'), (self.no_touch, 'T')];
+    fn flags(&self, blocked: bool) -> String {
+        let letters =
+            [(blocked, 'b'), (self.readonly, 'r'), (self.no_evict, 'e'), (self.no_touch, 'T')];
         let flags: String =
             letters.into_iter().filter_map(|(set, letter)| set.then_some(letter)).collect();
         if flags.is_empty() { "N".to_owned() } else { flags }
@@ -86,7 +90,8 @@ impl Client {
         let input = self.input.load(Ordering::Relaxed);
         let Client { id, address, local, fd, .. } = self;
         let Words { name, command, protocol, library, library_version, .. } = &*words;
-        let (flags, memory) = (words.flags(), input + size_of::<Client>() as u64);
+        let (flags, memory) =
+            (words.flags(self.replies.is_blocked()), input + size_of::<Client>() as u64);
         format!(
             "id={id} addr={address} laddr={local} fd={fd} name={name} age={age} idle={idle} \
              flags={flags} db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf={input} qbuf-free=0 argv-mem=0 \
@@ -149,6 +154,7 @@ impl Clients {
             words: Mutex::new(Words { protocol: 2, command: "NULL", ..Words::default() }),
             told: AtomicU8::new(0),
             listener: Mutex::default(),
+            replies: Arc::default(),
         });
         let mut all = self.all.lock();
         all.insert(id, client.clone());
@@ -179,6 +185,16 @@ impl Clients {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The one of that number.
+    pub fn find(&self, id: u64) -> Option<Arc<Client>> {
+        self.all.lock().get(&id).cloned()
+    }
+
+    /// How many wait for a key to change.
+    pub fn blocked(&self) -> usize {
+        self.all.lock().values().filter(|client| client.replies.is_blocked()).count()
     }
 
     /// All of them, oldest first.

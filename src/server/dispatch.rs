@@ -1,6 +1,9 @@
 //! One request: its row, its permission, and who runs it.
 
+use tokio::time::Instant;
+
 use crate::base::limits::KEY_SIZE_MAX;
+use crate::command::blocking::patience;
 use crate::command::flags::Flag;
 use crate::command::help;
 use crate::command::introspect;
@@ -12,7 +15,7 @@ use crate::resp::reply::Reply;
 use crate::ring::slot::slot_of;
 
 use super::Server;
-use super::session::{Session, Talk};
+use super::session::{Blocked, Session, Talk};
 use super::{cluster, connection, info, kv, saving, settings};
 
 impl Session {
@@ -76,6 +79,12 @@ impl Session {
             self.note_order(spec, args);
         }
         let submitted = server.node.submit(&mut self.batch, &request, out, &self.replies);
+        if submitted == Submitted::Pending && spec.flags.has(Flag::Blocking) {
+            // More than a clock can show is for ever.
+            let patience = patience(spec, args);
+            let until = patience.and_then(|patience| Instant::now().checked_add(patience));
+            self.blocked = Some(Blocked { until });
+        }
         self.submitted(submitted);
     }
 

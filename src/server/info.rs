@@ -169,6 +169,10 @@ fn about_server(server: &Server, text: &mut Text) {
 
 fn about_clients(server: &Server, text: &mut Text) {
     text.counters(server, Counted::Clients);
+    let (waits, keys) = server.node.waits();
+    text.row("blocked_clients", server.clients.blocked());
+    text.row("total_blocking_keys", keys);
+    text.row("coordinated_waits", waits);
     text.row("cluster_connections", peers_up(server));
     text.row("maxclients", server.changeable().maxclients);
 }

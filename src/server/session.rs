@@ -21,10 +21,11 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use crate::coordinator::contract::Override;
+use crate::coordinator::waiting::Ending;
 use crate::node::batch::Batch;
 use crate::node::replies::Replies;
 use crate::resp::reply::{Protocol, Reply};
@@ -84,10 +85,30 @@ pub(super) struct Session {
     /// Slots of requests under way that ask several replicas: a later request for one of them
     /// waits, so that a client's order per key holds.
     pub(super) ordered: SmallVec<[u16; 16]>,
+    /// Whether the last request may wait for a key to change: nothing else is run before it is
+    /// answered.
+    pub(super) blocked: Option<Blocked>,
     /// The last command's full name.
     pub(super) last: &'static str,
     /// The name that others were shown as the last.
     shown: &'static str,
+}
+
+/// A request that may wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blocked {
+    /// When its time is over, unless that was told already.
+    pub(super) until: Option<Instant>,
+}
+
+/// What a session waited for.
+enum Event {
+    /// So many bytes came.
+    Read(usize),
+    /// Replies may be ready.
+    Ready,
+    /// The last request has waited long enough.
+    TimeIsUp,
 }
 
 /// Why a batch stopped.
@@ -99,6 +120,8 @@ pub(super) enum Pause {
     Write,
     /// Earlier replies must come before more is run.
     Settle,
+    /// The last request may wait for long.
+    Blocked,
     /// The connection closes.
     Close,
 }
@@ -187,6 +210,9 @@ pub(super) async fn run(server: Arc<Server>, mut stream: TcpStream, peer: Socket
     metrics.connected_clients.add(1);
     let mut session = Session::new(&server, client.clone());
     let outcome = unless_killed(&client, session.talk(&server, &mut stream)).await;
+    if session.blocked.is_some() {
+        server.node.unblock(&session.replies, Ending::Gone);
+    }
     // A client that was killed while the log wrote: what it did goes to the replicas all the same.
     let _ = server.node.conclude(&mut session.batch).await;
     if let Err(error) = outcome {
@@ -194,6 +220,12 @@ pub(super) async fn run(server: Arc<Server>, mut stream: TcpStream, peer: Socket
     }
     metrics.connected_clients.sub(1);
     server.clients.leave(client.id);
+}
+
+async fn sleep_until(moment: Option<Instant>) {
+    if let Some(moment) = moment {
+        tokio::time::sleep_until(moment).await;
+    }
 }
 
 async fn idle_for(limit: Option<Duration>) {
@@ -240,7 +272,7 @@ impl Session {
     fn new(server: &Server, client: Arc<Client>) -> Session {
         let changeable = server.changeable();
         Session {
-            client,
+            client: client.clone(),
             generation: server.generation.load(Ordering::Acquire),
             protocol: Protocol::Resp2,
             authenticated: changeable.requirepass.is_none(),
@@ -249,7 +281,8 @@ impl Session {
             readonly: false,
             talk: Talk::On,
             closing: false,
-            replies: Arc::default(),
+            replies: client.replies.clone(),
+            blocked: None,
             batch: server.node.batch(),
             pending: 0,
             ordered: SmallVec::new(),
@@ -283,31 +316,42 @@ impl Session {
                 input.reserve(READ_SIZE.max(scanner.needed(input.len()).min(1 << 20)));
                 let stalled = self.pending >= PENDING_MAX;
                 let idle = self.idle_limit();
-                let read = tokio::select! {
+                let until = self.blocked.and_then(|blocked| blocked.until);
+                let event = tokio::select! {
                     biased;
-                    read = stream.read_buf(&mut input), if !stalled => Some(read?),
-                    () = replies.ready(), if self.pending > 0 => None,
+                    read = stream.read_buf(&mut input), if !stalled => Event::Read(read?),
+                    () = replies.ready(), if self.pending > 0 => Event::Ready,
+                    () = sleep_until(until), if until.is_some() => Event::TimeIsUp,
                     () = told(&client) => {
                         return self.finish(stream, &mut out).await;
                     }
                     () = idle_for(idle), if idle.is_some() => return Ok(()),
                 };
-                match read {
-                    Some(0) => return Ok(()),
-                    Some(count) => {
+                match event {
+                    Event::Read(0) => return Ok(()),
+                    Event::Read(count) => {
                         let metrics = server.node.metrics();
                         metrics.total_net_input_bytes.add(count as u64);
                         metrics.total_reads_processed.bump();
-                    }
-                    None => {
-                        self.pending = replies.drain(&mut out.bytes);
-                        if self.pending == 0 {
-                            self.ordered.clear();
-                        }
-                        self.write(server, stream, &mut out).await?;
-                        if input.is_empty() {
+                        if self.blocked.is_some() {
+                            if input.len() > self.changeable.client_query_buffer_limit {
+                                return Ok(());
+                            }
+                            self.client.input.store(input.len() as u64, Ordering::Relaxed);
                             continue;
                         }
+                    }
+                    Event::Ready => {
+                        self.drain(&mut out);
+                        self.write(server, stream, &mut out).await?;
+                        if input.is_empty() || self.blocked.is_some() {
+                            continue;
+                        }
+                    }
+                    Event::TimeIsUp => {
+                        self.blocked = Some(Blocked { until: None });
+                        server.node.unblock(&replies, Ending::Timeout);
+                        continue;
                     }
                 }
             }
@@ -315,7 +359,7 @@ impl Session {
             server.node.conclude(&mut self.batch).await.map_err(io::Error::other)?;
             self.write(server, stream, &mut out).await?;
             match pause {
-                Pause::Drained => more = false,
+                Pause::Drained | Pause::Blocked => more = false,
                 Pause::Write => more = true,
                 Pause::Settle => {
                     self.settle(stream, &mut out, server).await?;
@@ -332,9 +376,18 @@ impl Session {
         }
     }
 
+    /// Moves the replies whose turn has come to `out`.
+    fn drain(&mut self, out: &mut Reply) {
+        self.pending = self.replies.drain(&mut out.bytes);
+        if self.pending == 0 {
+            self.ordered.clear();
+            self.blocked = None;
+        }
+    }
+
     fn idle_limit(&self) -> Option<Duration> {
         let seconds = self.changeable.timeout_s;
-        (seconds > 0).then(|| Duration::from_secs(seconds))
+        (seconds > 0 && self.blocked.is_none()).then(|| Duration::from_secs(seconds))
     }
 
     /// Runs every complete request of `input`; nothing is awaited.
@@ -370,6 +423,9 @@ impl Session {
             drop(ahead);
             if stopped.is_none() && self.closing {
                 stopped = Some(Pause::Close);
+            }
+            if stopped.is_none() && self.blocked.is_some() {
+                stopped = Some(Pause::Blocked);
             }
             if stopped.is_none() {
                 consumed += blank;
@@ -411,7 +467,9 @@ impl Session {
             server.node.metrics().total_commands_processed.add(requests);
         }
         self.client.input.store(input.len() as u64, Ordering::Relaxed);
-        if pause == Pause::Drained && input.len() > self.changeable.client_query_buffer_limit {
+        if matches!(pause, Pause::Drained | Pause::Blocked)
+            && input.len() > self.changeable.client_query_buffer_limit
+        {
             return Pause::Close;
         }
         pause
@@ -434,6 +492,9 @@ impl Session {
     fn must_pause(&self, args: &[&[u8]], out: &Reply) -> Option<Pause> {
         if self.closing {
             return Some(Pause::Close);
+        }
+        if self.blocked.is_some() {
+            return Some(Pause::Blocked);
         }
         if out.bytes.len() >= WRITE_EARLY {
             return Some(Pause::Write);
@@ -491,10 +552,9 @@ impl Session {
         server: &Server,
     ) -> io::Result<()> {
         loop {
-            self.pending = self.replies.drain(&mut out.bytes);
+            self.drain(out);
             self.write(server, stream, out).await?;
             if self.pending == 0 {
-                self.ordered.clear();
                 return Ok(());
             }
             self.replies.ready().await;
@@ -503,9 +563,10 @@ impl Session {
 
     async fn finish(&mut self, stream: &mut TcpStream, out: &mut Reply) -> io::Result<()> {
         let _ = timeout(FINISH_MAX, async {
-            while self.pending > 0 {
+            // What waits for a key is not waited for.
+            while self.pending > usize::from(self.blocked.is_some()) {
                 self.replies.ready().await;
-                self.pending = self.replies.drain(&mut out.bytes);
+                self.drain(out);
             }
         })
         .await;

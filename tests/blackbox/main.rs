@@ -3,6 +3,7 @@
 //! One binary, so that all of it is linked once and shares one judgement of how many nodes this
 //! machine can run at a time.
 
+mod blocking;
 mod deaths;
 mod durability;
 mod handoff;

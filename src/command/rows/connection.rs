@@ -91,6 +91,16 @@ const CLIENT: &[Spec] = &[
     row("client|setname", 3, OWN, "Names this connection")
         .since("2.6.9")
         .args(&[Arg::string("connection-name")]),
+    row("client|unblock", -3, OTHERS, "Ends what another connection of this node waits for")
+        .since("5.0.0")
+        .args(&[
+            Arg::integer("client-id"),
+            Arg::oneof(
+                "unblock-type",
+                &[Arg::word("timeout", "TIMEOUT"), Arg::word("error", "ERROR")],
+            )
+            .optional(),
+        ]),
 ];
 
 /// The rows.

@@ -269,8 +269,50 @@ def random_zset_request(rng):
     ])()
 
 
+def random_list_request(rng):
+    pick = rng.choice
+    keys = ["k", "l", "m", "k", "l", "m", "k", "l", "m", "s", "none"]
+    texts = ["a", "b", "c", "1", "2", "-0.5", "", "\\xff", "x" * 70]
+    key, other, text = pick(keys), pick(keys), pick(texts)
+    several = [pick(texts) for _ in range(pick([1, 2, 2, 3, 5]))]
+    index, end = lambda: pick(["0", "1", "-1", "2", "-2", "5", "-9", "x"]), lambda: pick(["LEFT", "right", "LEFT", "RIGHT", "UP"])
+    count = lambda: pick(["0", "1", "2", "3", "9", "-1", "x"])
+
+    def options(*all_of_them):
+        return sum((pick(all_of_them)() for _ in range(pick([0, 0, 1, 1, 2]))), [])
+
+    def sort_options():
+        return options(lambda: ["ALPHA"], lambda: ["ALPHA"], lambda: ["DESC"], lambda: ["asc"], lambda: ["LIMIT", index(), count()],
+                       lambda: ["GET", "#"], lambda: ["BY", "nosort"], lambda: ["FOO"], lambda: ["LIMIT", "1"])
+
+    def pops():
+        names = [pick(keys) for _ in range(pick([1, 1, 2, 3]))]
+        number = pick(["0", "x", "9"]) if rng.random() < 0.1 else str(len(names))
+        return [number] + names + [end()] + options(lambda: ["COUNT", count()], lambda: ["COUNT", "2"], lambda: ["FOO"])
+
+    return pick([
+        lambda: ["LPUSH", key] + several, lambda: ["LPUSH", key] + several, lambda: ["RPUSH", key] + several, lambda: ["rpush", key, text],
+        lambda: ["LPUSHX", key] + several, lambda: ["RPUSHX", key] + several, lambda: ["LPOP", key] + pick([[], [], [count()], ["1", "2"]]),
+        lambda: ["RPOP", key] + pick([[], [], [count()], ["1", "2"]]), lambda: ["LLEN", key], lambda: ["LRANGE", key, index(), index()],
+        lambda: ["LRANGE", key, "0", "-1"], lambda: ["LRANGE", key, "0", "-1"], lambda: ["LINDEX", key, index()],
+        lambda: ["LSET", key, index(), text], lambda: ["LINSERT", key, pick(["BEFORE", "after", "AFTER", "AT"]), text, pick(texts)],
+        lambda: ["LINSERT", key, pick(["BEFORE", "AFTER"]), text, pick(texts)], lambda: ["LREM", key, pick(["0", "1", "-1", "2", "-2", "x"]), text],
+        lambda: ["LTRIM", key, index(), index()], lambda: ["LTRIM", key, "0", "6"],
+        lambda: ["LPOS", key, text] + options(lambda: ["RANK", pick(["1", "2", "-1", "-2", "0", "x"])], lambda: ["COUNT", count()],
+                                              lambda: ["MAXLEN", count()], lambda: ["COUNT"], lambda: ["FOO", "1"]),
+        lambda: ["LMOVE", key, other, end(), end()], lambda: ["LMOVE", key, other, end(), end()], lambda: ["RPOPLPUSH", key, other],
+        lambda: ["LMPOP"] + pops(), lambda: ["LMPOP"] + pops(),
+        # Never one that would wait: of a key that is there, or with a wrong time.
+        lambda: ["BLPOP", key, other, pick(["x", "-1", ""])], lambda: ["BLMPOP", pick(["x", "-1"])] + pops(),
+        lambda: ["SORT", key] + sort_options(), lambda: ["SORT", key, "ALPHA"] + sort_options(), lambda: ["SORT_RO", key] + sort_options(),
+        lambda: ["SORT", key, "ALPHA", "STORE", other] + sort_options(), lambda: ["SORT", key, "STORE", other] + sort_options(),
+        lambda: ["TYPE", key], lambda: pick([["DEL", key], ["SET", "s", "x"], ["EXISTS", key], ["TTL", key], ["EXPIRE", key, "100"]]),
+    ])()
+
+
 FAMILIES = {
     "strings": random_request, "hashes": random_hash_request, "sets": random_set_request, "zsets": random_zset_request,
+    "lists": random_list_request,
 }
 
 
