@@ -3,8 +3,10 @@
 //! Routing, arity, quorum, ACL category, `COMMAND` and `COMMAND DOCS` all come from the row.
 
 pub mod bitmap;
+pub mod bitmap_field;
 pub mod counter;
 pub mod docs;
+pub mod dump;
 pub mod expiry;
 pub mod fault;
 pub mod flags;
@@ -12,6 +14,7 @@ pub mod glob;
 pub mod hash;
 pub mod help;
 pub mod hyperloglog;
+pub mod hyperloglog_sketch;
 pub mod introspect;
 pub mod key;
 pub mod keyspec;
@@ -30,6 +33,10 @@ pub mod string;
 pub mod table;
 pub mod zset;
 
+#[cfg(test)]
+mod dump_tests;
+#[cfg(test)]
+mod hyperloglog_tests;
 #[cfg(test)]
 mod keyed_tests;
 #[cfg(test)]

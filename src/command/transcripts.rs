@@ -54,3 +54,23 @@ fn lcs() {
 fn random_requests() {
     replay(include_str!("transcripts/random.txt"));
 }
+
+#[test]
+fn bitmaps() {
+    replay(include_str!("transcripts/bitmaps.txt"));
+}
+
+#[test]
+fn hyperloglogs() {
+    replay(include_str!("transcripts/hyperloglogs.txt"));
+}
+
+#[test]
+fn restore() {
+    replay(include_str!("transcripts/restore.txt"));
+}
+
+#[test]
+fn random_requests_of_bitmaps() {
+    replay(include_str!("transcripts/random_bits.txt"));
+}
