@@ -34,6 +34,11 @@ pub const SIBLINGS_MAX: usize = 32;
 /// a stranger sends is not read further.
 pub const TOKEN_SIZE_MAX: usize = 1 << 20;
 
+/// How many elements a command may draw that draws the same ones again (HRANDFIELD and its kin with
+/// a negative count): the reply to a small request about a small key must not fill the memory. All
+/// together they may be as long as a value.
+pub const DRAWS_MAX: usize = 1 << 20;
+
 /// Redis Cluster's hash slots.
 pub const SLOTS: u16 = 16_384;
 

@@ -46,10 +46,19 @@ pub fn decrby(call: &mut Call<'_, '_>) {
     });
 }
 
-/// `INCRBYFLOAT key increment`.
+/// What is to be counted when `asked` is added to `number`, and the sum.
 ///
 /// What is counted is the increment as it prints (17 decimals), so that the sum of increments
 /// never shows a digit that no reply has shown.
+pub(super) fn added<'a>(number: Wide, asked: Wide) -> Result<(Amount, Wide), Fault<'a>> {
+    if !number.plus(asked).is_finite() {
+        return Err(Fault::NotFinite);
+    }
+    let by = float(asked.text().as_bytes())?;
+    Ok((Amount::Float(by.hi, by.lo), number.plus(by)))
+}
+
+/// `INCRBYFLOAT key increment`.
 pub fn incrbyfloat(call: &mut Call<'_, '_>) {
     answer(call, |call| {
         let key = call.args[1];
@@ -57,17 +66,14 @@ pub fn incrbyfloat(call: &mut Call<'_, '_>) {
             Some(view) => float(&view.string()?)?,
             None => Wide::ZERO,
         };
-        let asked = float(call.args[2])?;
-        if !number.plus(asked).is_finite() {
-            return Err(Fault::NotFinite);
-        }
-        let by = float(asked.text().as_bytes())?;
-        call.reply.bulk(number.plus(by).text().as_bytes());
-        call.changes.push((key, Change::Increment(Amount::Float(by.hi, by.lo))));
+        let (amount, sum) = added(number, float(call.args[2])?)?;
+        call.reply.bulk(sum.text().as_bytes());
+        call.changes.push((key, Change::Increment(amount)));
         Ok(())
     });
 }
 
-fn float<'a>(text: &[u8]) -> Result<Wide, Fault<'a>> {
+/// An argument or value that must be a number.
+pub(super) fn float<'a>(text: &[u8]) -> Result<Wide, Fault<'a>> {
     Wide::parse(text).ok_or(Fault::NotFloat)
 }

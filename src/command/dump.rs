@@ -30,7 +30,7 @@ use crate::value::element::Element;
 use crate::value::view::{Kind, View, WrongType};
 
 use super::fault::{Fault, answer};
-use super::hyperloglog::united;
+use super::hyperloglog::whole_string;
 use super::number::{integer, is};
 use super::spec::Call;
 
@@ -108,17 +108,12 @@ fn begin(kind: Kind) -> Vec<u8> {
     vec![MAGIC[0], MAGIC[1], FORMAT, tag(kind)]
 }
 
-/// The payload of a string.
-fn dump_string(string: &[u8]) -> Vec<u8> {
-    let mut out = begin(Kind::String);
-    out.put(string);
-    seal(out)
-}
-
-/// The payload of what `view` shows.
-fn dump(view: &View<'_>) -> Result<Vec<u8>, WrongType> {
+/// The payload of what `view` shows of `key`.
+fn dump(call: &Call<'_, '_>, key: &[u8], view: &View<'_>) -> Result<Vec<u8>, WrongType> {
     if view.kind == Kind::String {
-        return Ok(dump_string(&view.string()?));
+        let mut out = begin(Kind::String);
+        out.put(&whole_string(call.views, key, call.now, view)?);
+        return Ok(seal(out));
     }
     let fields = view.fields(view.kind)?;
     let mut out = begin(view.kind);
@@ -204,10 +199,7 @@ pub fn dump_key(call: &mut Call<'_, '_>) {
         let key = call.args[1];
         match call.views.view(key) {
             Some(view) => {
-                let payload = match united(call.views, key, call.now) {
-                    Some(sketch) => dump_string(&sketch),
-                    None => dump(&view)?,
-                };
+                let payload = dump(call, key, &view)?;
                 call.reply.bulk(&payload);
             }
             None => call.reply.null(),

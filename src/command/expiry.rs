@@ -41,7 +41,7 @@ impl Unit {
     }
 
     /// The moment in milliseconds since the epoch, which may lie before it. `None` on overflow.
-    fn moment(self, amount: i64, now: UnixMs) -> Option<i64> {
+    pub(super) fn moment(self, amount: i64, now: UnixMs) -> Option<i64> {
         let factor = if matches!(self, Unit::Seconds | Unit::SecondsAt) { 1000 } else { 1 };
         let base = if self.is_relative() { now.0 as i64 } else { 0 };
         amount.checked_mul(factor)?.checked_add(base)

@@ -26,6 +26,38 @@ pub enum Fault<'a> {
     NotInt,
     /// An argument or value that is no number.
     NotFloat,
+    /// A field that counts as integers do, and holds none.
+    FieldNotInteger,
+    /// A field that counts as numbers do, and holds none.
+    FieldNotFloat,
+    /// An increment without an end.
+    Endless,
+    /// Something else than a number from zero.
+    NotPositive,
+    /// A number of random elements that Redis does not take.
+    OutOfRange,
+    /// The one integer that has no opposite.
+    NoOpposite,
+    /// A number of keys that is no number above zero.
+    KeyCount,
+    /// More keys are announced than arguments follow.
+    TooFewKeys,
+    /// LIMIT with something else than a number from zero.
+    Limit,
+    /// A time to live of a field that lies below zero.
+    NegativeTime,
+    /// A command on a time to live of fields that does not say FIELDS where it must.
+    NoFields,
+    /// HEXPIRE and its kin for a number of fields that is no number above zero.
+    FieldCount,
+    /// HTTL and its kin, and HPERSIST, for such a number of fields.
+    NumberOfFields,
+    /// More or fewer fields than announced.
+    FieldsDiffer,
+    /// NOVALUES of what has none.
+    NoValues,
+    /// A cursor that was never answered.
+    Cursor,
     /// A sum beyond 64 bits.
     Overflow,
     /// DECRBY by the one number that has no opposite.
@@ -60,6 +92,34 @@ pub enum Fault<'a> {
     LcsOptions,
     /// LCS of strings whose table would exceed Redis's bound.
     LcsSize,
+    /// ZADD with NX and XX.
+    NxXx,
+    /// ZADD with two of GT, LT and NX.
+    GtLtNx,
+    /// ZADD INCR of several members.
+    IncrOnePair,
+    /// Infinity added to its opposite.
+    NotANumber,
+    /// An end of a range by score that is no number.
+    ScoreRange,
+    /// An end of a range by name that does not begin as it must.
+    LexRange,
+    /// LIMIT of a range by rank.
+    LimitOfRanks,
+    /// WITHSCORES of a range by name.
+    ScoresByLex,
+    /// A weight that is no number.
+    Weight,
+    /// A number of inputs below one; with the command's name.
+    NoInput(&'static str),
+    /// A number of members to be taken that is no number above zero.
+    TakenCount,
+    /// A timeout that is no number.
+    Timeout,
+    /// A timeout below zero.
+    NegativeTimeout,
+    /// A timeout beyond all clocks.
+    LongTimeout,
     /// OBJECT FREQ, which only an LFU policy could answer.
     NoFrequency,
     /// What a command on bits cannot do.
@@ -97,6 +157,29 @@ impl Fault<'_> {
                 "ERR value is out of range, value must between -2147483648 and 2147483647"
             }
             Fault::NotFloat => "ERR value is not a valid float",
+            Fault::FieldNotInteger => "ERR hash value is not an integer",
+            Fault::FieldNotFloat => "ERR hash value is not a float",
+            Fault::Endless => "ERR value is NaN or Infinity",
+            Fault::NotPositive => "ERR value is out of range, must be positive",
+            Fault::OutOfRange => "ERR value is out of range",
+            Fault::NoOpposite => {
+                "ERR value is out of range, value must between -9223372036854775807 and \
+                 9223372036854775807"
+            }
+            Fault::KeyCount => "ERR numkeys should be greater than 0",
+            Fault::TooFewKeys => "ERR Number of keys can't be greater than number of args",
+            Fault::Limit => "ERR LIMIT can't be negative",
+            Fault::NegativeTime => "ERR invalid expire time, must be >= 0",
+            Fault::NoFields => {
+                "ERR Mandatory argument FIELDS is missing or not at the right position"
+            }
+            Fault::FieldCount => "ERR Parameter `numFields` should be greater than 0",
+            Fault::NumberOfFields => "ERR Number of fields must be a positive integer",
+            Fault::FieldsDiffer => {
+                "ERR The `numfields` parameter must match the number of arguments"
+            }
+            Fault::NoValues => "ERR NOVALUES option can only be used in HSCAN",
+            Fault::Cursor => "ERR invalid cursor",
             Fault::Overflow => "ERR increment or decrement would overflow",
             Fault::DecrementOverflow => "ERR decrement would overflow",
             Fault::NotFinite => "ERR increment would produce NaN or Infinity",
@@ -119,6 +202,24 @@ impl Fault<'_> {
             Fault::LcsSize => {
                 "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"
             }
+            Fault::NxXx => "ERR XX and NX options at the same time are not compatible",
+            Fault::GtLtNx => "ERR GT, LT, and/or NX options at the same time are not compatible",
+            Fault::IncrOnePair => "ERR INCR option supports a single increment-element pair",
+            Fault::NotANumber => "ERR resulting score is not a number (NaN)",
+            Fault::ScoreRange => "ERR min or max is not a float",
+            Fault::LexRange => "ERR min or max not valid string range item",
+            Fault::LimitOfRanks => {
+                "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or \
+                 BYLEX"
+            }
+            Fault::ScoresByLex => {
+                "ERR syntax error, WITHSCORES not supported in combination with BYLEX"
+            }
+            Fault::Weight => "ERR weight value is not a float",
+            Fault::TakenCount => "ERR count should be greater than 0",
+            Fault::Timeout => "ERR timeout is not a float or out of range",
+            Fault::NegativeTimeout => "ERR timeout is negative",
+            Fault::LongTimeout => "ERR timeout is out of range",
             Fault::NoFrequency => {
                 "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
                  switching between policies at runtime LRU and LFU data will take some time to adjust."
@@ -131,6 +232,13 @@ impl Fault<'_> {
             }
             Fault::Arity(command) => {
                 return joined(&[b"ERR wrong number of arguments for '", command.as_bytes(), END]);
+            }
+            Fault::NoInput(command) => {
+                return joined(&[
+                    b"ERR at least 1 input key is needed for '",
+                    command.as_bytes(),
+                    END,
+                ]);
             }
             Fault::Token(error) => return format!("ERR {error}").into_bytes(),
             Fault::ExpireOption(option) => return joined(&[b"ERR Unsupported option ", option]),

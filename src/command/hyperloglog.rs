@@ -15,8 +15,7 @@ use std::borrow::Cow;
 
 use crate::base::time::UnixMs;
 use crate::value::change::{Change, Expire};
-use crate::value::entry::Entry;
-use crate::value::view::{Kind, Views};
+use crate::value::view::{Kind, View, Views, WrongType};
 
 use super::fault::{Fault, answer};
 use super::hyperloglog_sketch::{Form, Mark, Registers, Sketch, SketchError};
@@ -26,26 +25,24 @@ use super::spec::Call;
 struct Held(Vec<Vec<u8>>);
 
 impl Held {
-    /// What `entry` holds; the visible value must be a sketch. What else concurrent writers left is
+    /// What `key` holds; the visible value must be a sketch. What else concurrent writers left is
     /// passed over: PFADD overwrites it as SET would.
-    fn of<'a>(entry: &Entry, now: UnixMs) -> Result<Held, Fault<'a>> {
-        match entry.visible(now) {
+    fn at<'a>(views: &dyn Views, key: &[u8], now: UnixMs) -> Result<Held, Fault<'a>> {
+        // First the type: a large collection is not taken apart to be refused.
+        match views.view(key).map(|view| view.kind) {
             None => return Ok(Held(Vec::new())),
-            Some((Kind::String, _)) => {}
+            Some(Kind::String) => {}
             Some(_) => return Err(Fault::WrongType),
         }
+        // Of what is not in memory there is no history yet; the command runs again.
+        let entry = views.history(key).unwrap_or_default();
         let mut strings: Vec<Vec<u8>> =
             entry.values(now).iter().map(|value| value.string().into_owned()).collect();
-        let visible = strings.pop().ok_or(SketchError::Other)?;
+        let Some(visible) = strings.pop() else { return Ok(Held(strings)) };
         Sketch::parse(&visible)?;
         strings.retain(|string| Sketch::parse(string).is_ok());
         strings.push(visible);
         Ok(Held(strings))
-    }
-
-    /// What `key` holds.
-    fn at<'a>(call: &Call<'_, '_>, key: &[u8]) -> Result<Held, Fault<'a>> {
-        Held::of(&call.views.history(key).unwrap_or_default(), call.now)
     }
 
     fn sketches(&self) -> impl Iterator<Item = Sketch<'_>> {
@@ -68,12 +65,24 @@ impl Held {
     }
 }
 
-/// The string of all sketches together where concurrent writers left several of them at `key`.
-pub(super) fn united(views: &dyn Views, key: &[u8], now: UnixMs) -> Option<Vec<u8>> {
-    let held = Held::of(&views.history(key)?, now).ok().filter(|held| held.0.len() > 1)?;
-    let mut registers = Registers::new();
-    held.merge_into(&mut registers);
-    Some(registers.encode(held.form()))
+/// The string that moves when `key` is copied: the one that `view` shows of it, or where that is a
+/// sketch beside others, all of them together.
+pub(super) fn whole_string<'v>(
+    views: &dyn Views,
+    key: &[u8],
+    now: UnixMs,
+    view: &'v View<'_>,
+) -> Result<Cow<'v, [u8]>, WrongType> {
+    let string = view.string()?;
+    if Sketch::parse(&string).is_ok()
+        && let Ok(held) = Held::at(views, key, now)
+        && held.0.len() > 1
+    {
+        let mut registers = Registers::new();
+        held.merge_into(&mut registers);
+        return Ok(Cow::Owned(registers.encode(held.form())));
+    }
+    Ok(string)
 }
 
 /// `PFADD key [element …]`: 1 if the key is new or a register rose.
@@ -81,7 +90,7 @@ pub fn pfadd(call: &mut Call<'_, '_>) {
     answer(call, |call| {
         let key = call.args[1];
         let marks = || call.args[2..].iter().map(|element| Mark::of(element));
-        let held = Held::at(call, key)?;
+        let held = Held::at(call.views, key, call.now)?;
         let (raised, value) = match held.only() {
             Some(sketch) => {
                 let value = sketch.marked(marks());
@@ -111,7 +120,7 @@ pub fn pfcount(call: &mut Call<'_, '_>) {
         let keys = &call.args[1..];
         let mut registers = Registers::new();
         for key in keys {
-            let held = Held::at(call, key)?;
+            let held = Held::at(call.views, key, call.now)?;
             if let Some(noted) = held.only().and_then(|sketch| sketch.noted())
                 && keys.len() == 1
             {
@@ -130,12 +139,12 @@ pub fn pfcount(call: &mut Call<'_, '_>) {
 pub fn pfmerge(call: &mut Call<'_, '_>) {
     answer(call, |call| {
         let target = call.args[1];
-        let held = Held::at(call, target)?;
+        let held = Held::at(call.views, target, call.now)?;
         let (mut registers, mut form) = (Registers::new(), held.form());
         held.merge_into(&mut registers);
         let before = held.only().map(|_| registers.clone());
         for key in &call.args[2..] {
-            let source = Held::at(call, key)?;
+            let source = Held::at(call.views, key, call.now)?;
             source.merge_into(&mut registers);
             if source.form() == Form::Dense {
                 form = Form::Dense;

@@ -9,7 +9,7 @@ use super::docs::{Arg, Docs};
 use super::flags::{Access, Accesses, Categories, Category, Flags};
 use super::glob;
 use super::help;
-use super::keyspec::{KeySpec, Keyless};
+use super::keyspec::{Extent, KeySpec, Keyless};
 use super::number::is;
 use super::spec::Spec;
 use super::table;
@@ -95,8 +95,14 @@ fn key_spec_row(spec: &KeySpec, reply: &mut Reply) {
     reply.bulk(b"begin_search");
     rule("index", &[("index", spec.first)], reply);
     reply.bulk(b"find_keys");
-    let range = [("lastkey", spec.last), ("keystep", spec.step), ("limit", 0)];
-    rule("range", &range, reply);
+    match spec.extent {
+        Extent::Range { last, step } => {
+            rule("range", &[("lastkey", last), ("keystep", step), ("limit", 0)], reply);
+        }
+        Extent::Counted => {
+            rule("keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", 1)], reply);
+        }
+    }
 }
 
 fn rule(kind: &str, numbers: &[(&str, i32)], reply: &mut Reply) {
@@ -285,7 +291,7 @@ fn accessed<'a>(spec: &Spec, args: &[&'a [u8]]) -> Result<Vec<(&'a [u8], Accesse
     let mut keys = Vec::new();
     for key_spec in spec.key_specs {
         let accesses = accesses_of(key_spec, args);
-        keys.extend(key_spec.range().places(args.len())?.map(|place| (args[place], accesses)));
+        keys.extend(key_spec.range().places(args)?.map(|place| (args[place], accesses)));
     }
     Ok(keys)
 }

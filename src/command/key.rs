@@ -1,13 +1,11 @@
 //! Keys of any type: DEL, EXISTS, TYPE, RENAME, COPY and their kin.
 
-use std::borrow::Cow;
-
 use crate::value::change::{Change, Expire};
 use crate::value::element::Element;
 use crate::value::view::{Kind, View, WrongType};
 
 use super::fault::{Fault, answer};
-use super::hyperloglog::united;
+use super::hyperloglog::whole_string;
 use super::number::{int, is};
 use super::spec::Call;
 
@@ -45,12 +43,9 @@ fn transplant<'a>(
         let elements = fields.iter().map(Element::into_owned).collect();
         return Ok(Change::make(view.kind, view.expire_at, elements));
     }
-    let value = match united(call.views, key, call.now) {
-        Some(sketch) => sketch,
-        None => view.string()?.into_owned(),
-    };
+    let value = whole_string(call.views, key, call.now, view)?.into_owned().into();
     let expire = view.expire_at.map_or(Expire::Clear, Expire::At);
-    Ok(Change::Put { value: Cow::Owned(value), expire })
+    Ok(Change::Put { value, expire })
 }
 
 /// `RENAME key newkey`.

@@ -4,14 +4,18 @@
 
 pub mod bitmap;
 pub mod bitmap_field;
+pub mod chance;
+pub mod collection;
 pub mod counter;
 pub mod docs;
 pub mod dump;
+pub mod element_scan;
 pub mod expiry;
 pub mod fault;
 pub mod flags;
 pub mod glob;
 pub mod hash;
+pub mod hash_expiry;
 pub mod help;
 pub mod hyperloglog;
 pub mod hyperloglog_sketch;
@@ -27,14 +31,21 @@ pub mod refusal;
 pub mod rows;
 pub mod scan;
 pub mod set;
+pub mod set_algebra;
 pub mod siblings;
 pub mod spec;
 pub mod string;
 pub mod table;
 pub mod zset;
+pub mod zset_algebra;
+pub mod zset_pop;
+pub mod zset_range;
+pub mod zset_score;
 
 #[cfg(test)]
 mod dump_tests;
+#[cfg(test)]
+mod hash_tests;
 #[cfg(test)]
 mod hyperloglog_tests;
 #[cfg(test)]
@@ -42,4 +53,8 @@ mod keyed_tests;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod set_tests;
+#[cfg(test)]
 mod transcripts;
+#[cfg(test)]
+mod zset_tests;

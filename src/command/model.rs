@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use smallvec::SmallVec;
 
 use crate::base::float::Wide;
-use crate::base::hash::HashSeed;
 use crate::base::id::Actor;
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::resp::reply::{Protocol, Reply};
@@ -67,9 +66,21 @@ pub(super) fn ask<'a>(
     keyed: Keyed,
     args: &'a [&'a [u8]],
 ) -> (Vec<u8>, Vec<(&'a [u8], Change<'a>)>) {
+    ask_by_chance(views, now, 4, protocol, keyed, args)
+}
+
+/// The same with a number drawn by chance.
+pub(super) fn ask_by_chance<'a>(
+    views: &dyn Views,
+    now: UnixMs,
+    random: u64,
+    protocol: Protocol,
+    keyed: Keyed,
+    args: &'a [&'a [u8]],
+) -> (Vec<u8>, Vec<(&'a [u8], Change<'a>)>) {
     let mut reply = Reply::new(protocol);
     let mut changes = SmallVec::new();
-    keyed(&mut Call { args, now, random: 4, views, reply: &mut reply, changes: &mut changes });
+    keyed(&mut Call { args, now, random, views, reply: &mut reply, changes: &mut changes });
     assert_eq!(replies_in(&reply.bytes), 1, "{:?}", reply.bytes);
     assert!(reply.bytes[0] != b'-' || changes.is_empty(), "an error came with changes");
     (reply.bytes.to_vec(), changes.into_vec())
@@ -117,7 +128,10 @@ impl Kept {
                     }
                 };
                 match amount {
-                    Amount::Float(hi, lo) if zset => old.score += hi + lo,
+                    Amount::Float(hi, lo) if zset => {
+                        let sum = Wide::new(old.score, 0.0).plus(Wide { hi: *hi, lo: *lo });
+                        old.score = sum.hi;
+                    }
                     _ => old.value = Cow::Owned(counted(&old.value, *amount)),
                 }
             }
@@ -149,12 +163,15 @@ impl Views for Model {
         if kept.expire_at.is_some_and(|at| at <= self.now) {
             return None;
         }
-        let ended = |element: &&Element<'_>| element.expire_at.is_none_or(|at| at > self.now);
+        let lasts = |element: &&Element<'_>| element.expire_at.is_none_or(|at| at > self.now);
         let body = match kept.kind {
             Kind::String => Body::Stored(Packed::raw(&kept.value)),
             kind => {
-                let elements: Vec<_> = kept.elements.iter().filter(ended).cloned().collect();
-                Body::Fields(Fields::listed(kind, HashSeed(7), elements))
+                let elements: Vec<_> = kept.elements.iter().filter(lasts).cloned().collect();
+                if elements.is_empty() {
+                    return None;
+                }
+                Body::Fields(Fields::listed(kind, elements))
             }
         };
         Some(View {
@@ -201,6 +218,13 @@ impl Model {
     /// Runs and applies a whole command; its reply.
     pub(super) fn run(&mut self, args: &[&[u8]]) -> Vec<u8> {
         let name = String::from_utf8_lossy(args[0]).to_uppercase();
+        if let Err(refusal) = table::resolve(args)
+            && table::lookup(args[0]).is_some_and(|spec| spec.subcommands.is_empty())
+        {
+            let mut reply = Reply::new(self.protocol);
+            refusal.write(args, &mut reply);
+            return reply.bytes.to_vec();
+        }
         match run_of(&name) {
             Run::Whole(keyed) => self.step(keyed, args),
             Run::Parts(stride, gather, keyed) => {
@@ -303,7 +327,8 @@ fn replies_in(mut bytes: &[u8]) -> usize {
     count
 }
 
-fn after_reply(bytes: &[u8]) -> &[u8] {
+/// What follows the first reply.
+pub(super) fn after_reply(bytes: &[u8]) -> &[u8] {
     let line = bytes.windows(2).position(|pair| pair == b"\r\n").expect("a line");
     let size = || String::from_utf8_lossy(&bytes[1..line]).parse::<i64>().expect("a size");
     let rest = &bytes[line + 2..];

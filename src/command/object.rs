@@ -223,7 +223,6 @@ fn check_samples<'a>(words: &[&'a [u8]]) -> Result<(), Fault<'a>> {
 mod tests {
     use smallvec::SmallVec;
 
-    use crate::base::hash::HashSeed;
     use crate::base::time::UnixMs;
     use crate::resp::reply::{Protocol, Reply};
     use crate::value::view::{Body, Missing, Views};
@@ -259,7 +258,7 @@ mod tests {
     #[test]
     fn the_form_follows_the_elements() {
         let shown = |kind, elements: Vec<Element<'static>>| {
-            let body = Body::Fields(Fields::listed(kind, HashSeed(1), elements));
+            let body = Body::Fields(Fields::listed(kind, elements));
             encoding(&View { kind, expire_at: None, memory: 0, body }).expect("a collection")
         };
         let text = |len: usize| vec![b'x'; len];

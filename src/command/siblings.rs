@@ -22,7 +22,9 @@ use std::borrow::Cow;
 use crate::base::hash::HashSeed;
 use crate::resp::reply::Reply;
 use crate::value::change::{Change, Seen};
+use crate::value::fields::Fields;
 use crate::value::token::Seal;
+use crate::value::view::Kind;
 use crate::version::context::{Context, Relation};
 
 use super::fault::{Fault, answer};
@@ -30,16 +32,24 @@ use super::number::is;
 use super::spec::Call;
 use super::string::{Family, Options};
 
-/// `KV.GET key`: the values, oldest first (GET answers the last one), their types, the version
-/// vector and a token. Nobody asks for a type here, so no type is wrong.
+/// `KV.GET key`: the values, type by type (the visible type last, and of strings the oldest first:
+/// GET answers the last one), their types, the version vector and a token. A collection is one
+/// value. Nobody asks for a type here, so no type is wrong.
 pub fn get(call: &mut Call<'_, '_>) {
     let key = call.args[1];
     let entry = call.views.history(key).unwrap_or_default();
-    let (values, kinds) = (entry.values(call.now), entry.kinds(call.now));
+    let (strings, kinds) = (entry.values(call.now), entry.kinds(call.now));
+    let collections = entry.collections(call.now);
     call.reply.map(4);
     call.reply.bulk(b"values");
-    call.reply.array(values.len());
-    values.iter().for_each(|value| call.reply.bulk(&value.string()));
+    call.reply.array(strings.len() + collections.len());
+    let mut collections = collections.iter();
+    for kind in &kinds {
+        match kind {
+            Kind::String => strings.iter().for_each(|value| call.reply.bulk(&value.string())),
+            _ => collections.next().into_iter().for_each(|fields| whole(fields, call.reply)),
+        }
+    }
     call.reply.bulk(b"types");
     call.reply.array(kinds.len());
     kinds.iter().for_each(|kind| call.reply.bulk(kind.name().as_bytes()));
@@ -48,6 +58,30 @@ pub fn get(call: &mut Call<'_, '_>) {
     call.reply.bulk(b"context");
     let token = Seal::of(call.views.seed()).token(key, entry.context());
     call.reply.bulk(token.as_bytes());
+}
+
+/// Answers a whole collection: a hash as a map, a set and a list as arrays, a sorted set as an array
+/// of members with their scores.
+fn whole(fields: &Fields<'_>, reply: &mut Reply) {
+    match fields.kind() {
+        Kind::Hash => reply.map(fields.len()),
+        _ => reply.array(fields.len()),
+    }
+    for element in fields.iter() {
+        match fields.kind() {
+            Kind::Hash => {
+                reply.bulk(&element.name);
+                reply.bulk(&element.value);
+            }
+            Kind::Zset => {
+                reply.array(2);
+                reply.bulk(&element.name);
+                reply.double(element.score);
+            }
+            Kind::Set => reply.bulk(&element.name),
+            Kind::List | Kind::String => reply.bulk(&element.value),
+        }
+    }
 }
 
 /// `KV.CLOCK key`.
@@ -124,6 +158,8 @@ mod tests {
     use crate::command::model::ask;
     use crate::command::spec::Keyed;
     use crate::resp::reply::Protocol;
+    use crate::value::apply::ApplyError;
+    use crate::value::change::Edit;
     use crate::value::entry::Entry;
     use crate::value::view::{View, Views};
 
@@ -160,7 +196,10 @@ mod tests {
             "GET" => crate::command::string::get,
             "SET" => crate::command::string::set,
             "DEL" => crate::command::key::del_part,
-            _ => panic!("no {name}"),
+            name => match crate::command::table::lookup(name.as_bytes()).map(|spec| spec.run) {
+                Some(crate::command::spec::Run::Slot(keyed)) => keyed,
+                _ => panic!("no {name}"),
+            },
         }
     }
 
@@ -176,19 +215,23 @@ mod tests {
             let (reply, changes) = ask(self, self.now, Protocol::Resp2, keyed(name), &args);
             let mut refused = None;
             for (key, change) in changes {
-                let entry = self.keys.entry(key.to_vec()).or_default();
-                let seen = match &change {
-                    Change::Seen(seen) => seen.context.hlc_max(),
-                    _ => entry.hlc_max(),
-                };
-                let hlc = entry.hlc_max().max(seen).next(self.now);
-                let dot = Dot::new(hlc, Actor::new(NodeId(self.node), Boot(1)));
-                refused = entry.apply(&change, dot, self.now).err();
+                refused = self.change(key, &change);
             }
             match refused {
                 Some(error) => format!("-{error}"),
                 None => String::from_utf8(reply).expect("text").replace("\r\n", " "),
             }
+        }
+
+        fn change(&mut self, key: &[u8], change: &Change<'_>) -> Option<ApplyError> {
+            let entry = self.keys.entry(key.to_vec()).or_default();
+            let seen = match change {
+                Change::Seen(seen) => seen.context.hlc_max(),
+                _ => entry.hlc_max(),
+            };
+            let hlc = entry.hlc_max().max(seen).next(self.now);
+            let dot = Dot::new(hlc, Actor::new(NodeId(self.node), Boot(1)));
+            entry.apply(change, dot, self.now).err()
         }
 
         fn values(&self, key: &str) -> Vec<String> {
@@ -252,6 +295,49 @@ mod tests {
         assert_eq!(node.say(&format!("KV.DEL k CONTEXT {token}")), ":0 ");
         assert_eq!(node.say(&format!("KV.SET k w KEEPTTL CONTEXT {token}")), "+OK ");
         assert_eq!(node.values("k"), ["w"]);
+    }
+
+    /// Five writers gave the key a type each, without having heard of each other.
+    #[test]
+    fn collections_are_values_too() {
+        let mut nodes = [1, 2, 3, 4, 5].map(Replica::new);
+        nodes[0].say("KV.SET k text");
+        nodes[1].say("HSET k f v");
+        nodes[2].say("SADD k m");
+        let score = Change::edit(Kind::Zset, [Edit::score(&b"z"[..], 1.5)]);
+        assert_eq!(nodes[3].change(b"k", &score), None);
+        let pushes = [&b"one"[..], b"two"].map(|value| Edit::PushRight(Cow::Borrowed(value)));
+        assert_eq!(nodes[4].change(b"k", &Change::edit(Kind::List, pushes)), None);
+        for (node, values) in [
+            (1, "*1 *2 $1 f $1 v $5 types *1 $4 hash "),
+            (2, "*1 *1 $1 m $5 types *1 $3 set "),
+            (3, "*1 *1 *2 $1 z $3 1.5 $5 types *1 $4 zset "),
+            (4, "*1 *2 $3 one $3 two $5 types *1 $4 list "),
+        ] {
+            let reply = nodes[node].say("KV.GET k");
+            assert!(reply.starts_with(&format!("*8 $6 values {values}$5 clock ")), "{reply}");
+        }
+        let mut all = nodes[0].clone();
+        nodes[1..].iter().for_each(|other| all.learn(other));
+        // All were written in one millisecond: the actor decides, and the list is seen.
+        let values = "*5 $4 text *2 $1 f $1 v *1 $1 m *1 *2 $1 z $3 1.5 *2 $3 one $3 two";
+        let types = "*5 $6 string $4 hash $3 set $4 zset $4 list";
+        let reply = all.say("KV.GET k");
+        assert!(reply.starts_with(&format!("*8 $6 values {values} $5 types {types} ")), "{reply}");
+        let args: [&[u8]; 2] = [b"KV.GET", b"k"];
+        let (reply, _) = ask(&all, all.now, Protocol::Resp3, get, &args);
+        let reply = String::from_utf8(reply).expect("text").replace("\r\n", " ");
+        let values = "*5 $4 text %1 $1 f $1 v *1 $1 m *1 *2 $1 z ,1.5 *2 $3 one $3 two";
+        assert!(reply.starts_with(&format!("%4 $6 values {values} $5 types {types} ")), "{reply}");
+        // What the visible type's next writer has seen goes.
+        let push = Edit::PushRight(Cow::Borrowed(&b"three"[..]));
+        assert_eq!(all.change(b"k", &Change::edit(Kind::List, [push])), None);
+        let reply = all.say("KV.GET k");
+        let rest = "*1 *3 $3 one $3 two $5 three $5 types *1 $4 list $5 clock ";
+        assert!(reply.starts_with(&format!("*8 $6 values {rest}")), "{reply}");
+        let token = all.token("k");
+        assert_eq!(all.say(&format!("KV.SET k new CONTEXT {token}")), "+OK ");
+        assert!(all.say("KV.GET k").starts_with("*8 $6 values *1 $3 new $5 types *1 $6 string "));
     }
 
     #[test]

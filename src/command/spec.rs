@@ -10,6 +10,7 @@ use crate::value::view::Views;
 use super::docs::{Arg, Docs, Group};
 use super::flags::{Categories, Category, Flag, Flags};
 use super::keyspec::{KeyRange, KeySpec, Keyless, Places};
+use super::number::is;
 
 /// One run of a keyed command. The function reads views, writes exactly one reply, and names the
 /// changes; it changes nothing itself.
@@ -202,15 +203,27 @@ impl Spec {
 
     /// The places of the keys in a request that this row [`accepts`](Self::accepts).
     pub fn keys_of(&self, args: &[&[u8]]) -> Result<Places, Keyless> {
-        self.keys.places(args.len())
+        self.keys.places(args)
     }
 
     /// Whether this request asks nothing of the key's past, so that a stand-in holding none of
     /// the key's replicas may run it. Conditions look back: they take the permission away.
     pub fn is_blind(&self, args: &[&[u8]]) -> bool {
-        const LOOKS_BACK: [&[u8]; 4] = [b"nx", b"xx", b"get", b"keepttl"];
-        let looks_back = |arg: &&[u8]| LOOKS_BACK.iter().any(|word| word.eq_ignore_ascii_case(arg));
-        let has_conditions = matches!(self.name, "set" | "kv.set");
-        self.flags.has(Flag::Blind) && !(has_conditions && args.iter().skip(3).any(looks_back))
+        let one_of = |arg: &&[u8], words: &[&str]| words.iter().any(|word| is(arg, word));
+        let looks_back = match self.name {
+            "set" | "kv.set" => {
+                args.iter().skip(3).any(|arg| one_of(arg, &["NX", "XX", "GET", "KEEPTTL"]))
+            }
+            // Its options stand before the first score.
+            "zadd" => {
+                let conditions = ["NX", "XX", "GT", "LT"];
+                let is_option =
+                    |arg: &&&[u8]| one_of(arg, &conditions) || one_of(arg, &["CH", "INCR"]);
+                let mut options = args.iter().skip(2).take_while(is_option);
+                options.any(|arg| one_of(arg, &conditions))
+            }
+            _ => false,
+        };
+        self.flags.has(Flag::Blind) && !looks_back
     }
 }

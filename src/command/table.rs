@@ -274,7 +274,7 @@ mod tests {
             assert!(row.accepts(least) && !row.accepts(least - 1), "{}", row.name);
             assert_eq!(row.accepts(least + 1), row.arity < 0, "{}", row.name);
             assert_eq!(row.keys.is_empty(), row.key_specs.is_empty(), "{}", row.name);
-            match row.keys.places(least) {
+            match row.keys.places(&vec![&b"1"[..]; least]) {
                 Ok(places) => assert!(places.len() > 0, "{}", row.name),
                 Err(why) => assert_eq!(why, Keyless::Always, "{}", row.name),
             }
@@ -386,6 +386,9 @@ mod tests {
             blind(&["set", "nx", "get"]) && blind(&["incr", "k"]) && blind(&["mset", "k", "nx"])
         );
         assert!(!blind(&["set", "k", "v", "Nx"]) && !blind(&["set", "k", "v", "ex", "1", "get"]));
+        assert!(blind(&["zadd", "k", "CH", "1", "m"]) && blind(&["zadd", "k", "incr", "1", "nx"]));
+        assert!(!blind(&["zadd", "k", "ch", "Gt", "1", "m"]) && blind(&["zincrby", "k", "1", "m"]));
+        assert!(!blind(&["zpopmin", "k"]) && !blind(&["zrem", "k", "m"]));
         assert!(!blind(&["append", "k", "v"]) && !blind(&["get", "k"]) && !blind(&["del", "k"]));
     }
 

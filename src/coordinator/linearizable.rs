@@ -7,6 +7,9 @@
 
 use std::collections::HashSet;
 
+/// Most commands of a history.
+pub(crate) const HISTORY_MAX: usize = 128;
+
 /// What a client did and, for a read, saw.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Did {
@@ -31,26 +34,26 @@ impl Command {
     }
 }
 
-/// Whether `history` (at most 64 commands, on a key that begins absent) is linearizable.
+/// Whether `history` (at most [`HISTORY_MAX`] commands, on a key that begins absent) is linearizable.
 pub(crate) fn is_linearizable(history: &[Command]) -> bool {
-    assert!(history.len() <= 64, "a history is a word of bits");
+    assert!(history.len() <= HISTORY_MAX, "a history is a word of bits");
     let says = |c: &&Command| c.ended.is_some() || !matches!(c.did, Did::Get(_));
     let history: Vec<Command> = history.iter().filter(says).copied().collect();
     let answered = (0..history.len()).filter(|&i| history[i].ended.is_some());
-    let must = answered.fold(0, |bits, i| bits | 1u64 << i);
+    let must = answered.fold(0, |bits, i| bits | 1u128 << i);
     Search { history: &history, must, tried: HashSet::new() }.place(0, None)
 }
 
 struct Search<'a> {
     history: &'a [Command],
     /// The commands that were answered: all of them must find a place.
-    must: u64,
-    tried: HashSet<(u64, Option<u32>)>,
+    must: u128,
+    tried: HashSet<(u128, Option<u32>)>,
 }
 
 impl Search<'_> {
     /// Whether the commands not in `placed` can follow on a key that holds `value`.
-    fn place(&mut self, placed: u64, value: Option<u32>) -> bool {
+    fn place(&mut self, placed: u128, value: Option<u32>) -> bool {
         if placed & self.must == self.must {
             return true;
         }

@@ -25,6 +25,10 @@ pub(crate) const STOP_WITH_STDIN: &str = "KVORUM_STOP_WITH_STDIN";
 /// `always` colours the log although it is not written to a terminal (but through a pipe to one).
 pub(crate) const LOG_COLOR: &str = "KVORUM_LOG_COLOR";
 
+/// Tasks that a thread runs before it asks the system for new events, as long as some are ready. Two
+/// for each of sixty sessions, the first to run a command and the second to answer it.
+const POLLS_BEFORE_EVENTS: u32 = 128;
+
 /// Runs a node until it is told to stop.
 pub(crate) fn run_server(settings: Settings) -> ExitCode {
     begin_log(&settings);
@@ -33,6 +37,7 @@ pub(crate) fn run_server(settings: Settings) -> ExitCode {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.threads)
+        .event_interval(POLLS_BEFORE_EVENTS)
         .thread_name("kvorum")
         .enable_all()
         .build();

@@ -193,6 +193,7 @@ metrics! {
         Counter deltas_received: "Changes received from coordinators.",
         Counter deltas_sent: "Changes sent to other replicas.",
         Gauge stream_backlog_bytes: "Bytes of changes kept for peers that have not acknowledged them.",
+        Gauge streams_with_gap: "Peers that must compare themselves before a stream is kept for them again.",
         Counter streams_resumed: "Links on which the stream of changes went on without a gap.",
         Counter stream_changes_resumed: "Changes sent again or late on such links.",
         Counter stream_gaps: "Links on which a peer was told to compare itself.",

@@ -28,6 +28,13 @@ use super::replies::ReplyBytes;
 /// Positions of a scan within a vnode: the upper 16 bits of a key's hash.
 const POSITIONS: u32 = 1 << 16;
 
+/// Blocks that one SCAN looks at, at the least, before it answers with what it has found. Tombstones
+/// are no keys, but a look at each takes its time.
+const SCAN_LOOKS_MIN: usize = 1 << 15;
+
+/// The same for each key that the client asks for.
+const SCAN_LOOKS_EACH: usize = 64;
+
 /// Keys whose histories are brought into memory together before they are deleted.
 const DELETES_AT_ONCE: usize = 256;
 
@@ -338,17 +345,21 @@ impl Node {
         }
     }
 
-    /// Walks `vnodes`, which follow each other from the cursor's on, until COUNT keys were seen.
+    /// Walks `vnodes`, which follow each other from the cursor's on, until COUNT keys were seen, or
+    /// so many blocks that the client had better be answered, however few of them were keys.
     fn scan_here(&self, batch: &Batch, scan: &Scan<'_>, vnodes: &[VnodeId], out: &mut Reply) {
         let mut found = Reply::new(out.protocol);
-        let (mut count, mut seen) = (0, 0);
+        let (mut count, mut seen, mut looks) = (0, 0, 0);
+        let looks_max = SCAN_LOOKS_MIN.max(scan.count.saturating_mul(SCAN_LOOKS_EACH));
         let mut at = scan.cursor;
         let end = vnodes.last().map_or(at.vnode.0, |last| last.0);
-        while at.vnode.0 <= end && seen < scan.count {
-            let held = self.keyspace.counts(at.vnode).held.max(1);
+        while at.vnode.0 <= end && seen < scan.count && looks < looks_max {
+            let counts = self.keyspace.counts(at.vnode);
             let missing = (scan.count - seen) as u64;
-            let step = (missing * u64::from(POSITIONS)).div_ceil(held as u64);
+            let step = (missing * u64::from(POSITIONS)).div_ceil(counts.live.max(1) as u64);
             let upto = POSITIONS.min(at.position.saturating_add(step.min(1 << 16) as u32));
+            // A table is looked through as a whole, whatever part of it is wanted.
+            looks += counts.held;
             self.keyspace.read(at.vnode, batch.now, |keys| {
                 keys.scan(at.position..upto, |key, view| {
                     seen += 1;

@@ -221,6 +221,11 @@ impl Walk {
     }
 }
 
+/// Whether a root was answered with: nothing differs.
+fn is_same(effects: &[Effect]) -> bool {
+    matches!(effects, [Effect::Send(Message { body: Body::Same, .. })])
+}
+
 impl Active {
     fn is_look(&self) -> bool {
         matches!(self.why, Why::Look(_))
@@ -451,20 +456,26 @@ impl Node {
         let mut effects = Vec::new();
         match needs(message) {
             Needs::Tree(scope) => {
-                if !self.gives_way(walk, vnode, scope, message.exchange) {
-                    let body = Body::Busy;
-                    let busy = Message { exchange: message.exchange, body };
-                    return self.say(&walk.link, vnode, &busy);
-                }
-                if scope.compares_states() {
-                    respond(message, &self.tree_of_states(vnode).await, &mut effects);
-                } else {
+                if !scope.compares_states() {
                     self.keyspace.tree(vnode, |tree| respond(message, tree, &mut effects));
                 }
-                if matches!(&effects[..], [Effect::Send(Message { body: Body::Same, .. })]) {
-                    walk.answering.remove(&vnode);
-                    self.release(vnode, walk.peer);
+                // Where nothing differs nobody need give way to anybody.
+                if !is_same(&effects) {
+                    if !self.gives_way(walk, vnode, scope, message.exchange) {
+                        let body = Body::Busy;
+                        let busy = Message { exchange: message.exchange, body };
+                        return self.say(&walk.link, vnode, &busy);
+                    }
+                    if scope.compares_states() {
+                        respond(message, &self.tree_of_states(vnode).await, &mut effects);
+                    }
+                }
+                if is_same(&effects) && scope != Scope::Look {
                     self.note_exchange(walk.peer);
+                    let was_answering = walk.answering.remove(&vnode).is_some();
+                    if was_answering && walk.shipping(vnode).is_none() {
+                        self.release(vnode, walk.peer);
+                    }
                 }
             }
             Needs::Keys(scope, span) => {

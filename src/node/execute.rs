@@ -19,7 +19,7 @@ use crate::peer::message::{FWD_READONLY, FWD_RESP3, FwdStatus, Message};
 use crate::resp::reply::{Protocol, Reply};
 use crate::ring::slot::slot_of;
 use crate::storage::warming::Tier;
-use crate::value::view::Views;
+use crate::value::view::{View, Views};
 
 use super::Node;
 use super::batch::{Awaited, Batch, Origin, PeerIndex, Wait, Waiter};
@@ -130,6 +130,15 @@ pub(super) fn refuse(out: &mut Reply, text: impl AsRef<[u8]>) -> Outcome {
     Outcome::Replied(FwdStatus::NotRun)
 }
 
+/// The keys of a request that names none.
+struct Nowhere;
+
+impl Views for Nowhere {
+    fn view(&self, _: &[u8]) -> Option<View<'_>> {
+        None
+    }
+}
+
 impl Request<'_> {
     /// The place of the first key among the arguments.
     pub(super) fn first_key(&self) -> usize {
@@ -159,6 +168,9 @@ impl Node {
         match request.spec.run {
             Run::Slot(run) => match self.one_vnode(request) {
                 Some(vnode) => self.execute_at(batch, request, vnode, run, 0, out, origin),
+                None if request.key_places().is_empty() => {
+                    self.run_keyless(batch, request, run, out)
+                }
                 None => refuse(out, "CROSSSLOT Keys in request don't hash to the same slot"),
             },
             Run::Each { stride, merge, part } => {
@@ -185,6 +197,23 @@ impl Node {
             }
         }
         Some(self.topology.vnode_of(slot))
+    }
+
+    /// Runs a request that miscounts its keys, so that nobody knows where they lie: what it is
+    /// answered is an error.
+    fn run_keyless(
+        &self,
+        batch: &mut Batch,
+        request: &Request<'_>,
+        run: Keyed,
+        out: &mut Reply,
+    ) -> Outcome {
+        let (now, random) = (batch.now, batch.random.u64(..));
+        let (args, views) = (request.args, &Nowhere);
+        let mut changes = SmallVec::new();
+        run(&mut Call { args, now, random, views, reply: out, changes: &mut changes });
+        assert!(changes.is_empty(), "{} counts its keys before it looks", request.spec.name);
+        Outcome::Replied(FwdStatus::NotRun)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the whole of a request's fate in one call")]

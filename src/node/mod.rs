@@ -406,8 +406,11 @@ impl Node {
         let seed = self.keyspace.seed();
         let places: smallvec::SmallVec<[(VnodeId, u64); 32]> =
             keys.map(|key| (self.vnode_of(key), seed.key(key))).collect();
-        if places.len() > 1 {
-            self.keyspace.approach(&places);
+        match places[..] {
+            [] => {}
+            // Its place is fetched while it is routed; to look for its block now would be to wait.
+            [(vnode, hash)] => self.keyspace.approach_place(vnode, hash),
+            _ => self.keyspace.approach(&places),
         }
     }
 

@@ -33,8 +33,8 @@ use crate::peer::outbox::Outbox;
 use crate::peer::state::DownReason;
 use crate::peer::stream::{Begun, Lag, Stream};
 
-use super::Node;
 use super::batch::PeerIndex;
+use super::{Node, Peer};
 
 /// What two nodes say to each other where a link begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -320,6 +320,20 @@ impl Node {
             }
         }
         self.metrics.stream_backlog_bytes.set(bytes);
+    }
+
+    /// How many peers must compare themselves with this node: nothing is kept for them meanwhile.
+    pub fn streams_with_gap(&self) -> usize {
+        let me = usize::from(self.routes.me());
+        let others = self.peers.iter().enumerate().filter(|(index, _)| *index != me);
+        let has_gap = |(_, at): &(usize, &Peer)| {
+            let stream = at.stream.lock();
+            match &stream.parked {
+                Some(parked) => parked.has_gap(),
+                None => at.outbox().and_then(|link| link.stream(|s| s.has_gap())) == Some(true),
+            }
+        };
+        others.filter(has_gap).count()
     }
 
     /// How far `peer` is behind with what this node coordinated for it.

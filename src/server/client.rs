@@ -6,7 +6,7 @@ use crate::command::spec::Spec;
 use crate::resp::reply::Reply;
 
 use super::Server;
-use super::clients::Client;
+use super::clients::{Client, Told};
 use super::session::{Session, Talk};
 
 /// Why a name was not taken. Nothing was changed.
@@ -24,7 +24,7 @@ pub(super) fn run(
     args: &[&[u8]],
     out: &mut Reply,
 ) {
-    session.client.words.lock().command = spec.name;
+    session.show(spec.name);
     let done = match spec.short_name() {
         "id" => {
             out.integer(session.client.id as i64);
@@ -226,7 +226,7 @@ fn kill(
     let mut killed = 0;
     for client in server.clients.all().iter().filter(|client| wanted.is(client)) {
         if client.id != session.client.id {
-            client.kill();
+            client.tell(Told::Close);
         } else if wanted.with_me {
             session.closing = true;
         } else {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::Waker;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::base::time::UnixMs;
 
@@ -31,8 +31,18 @@ pub struct Client {
     pub input: AtomicU64,
     /// What changes rarely.
     pub words: Mutex<Words>,
-    kill: Notify,
-    killed: AtomicBool,
+    told: AtomicU8,
+    listener: Mutex<Option<Waker>>,
+}
+
+/// What a connection can be told from outside. The later is the stronger.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Told {
+    /// To finish what it has begun, and to close.
+    Finish = 1,
+    /// To close at once.
+    Close = 2,
 }
 
 /// What a client said about itself.
@@ -85,20 +95,26 @@ impl Client {
         )
     }
 
-    /// Tells the connection to close.
-    pub fn kill(&self) {
-        self.killed.store(true, Ordering::Release);
-        self.kill.notify_one();
+    /// Tells the connection something. It looks the next time that its task runs, which is soon.
+    pub fn tell(&self, told: Told) {
+        self.told.fetch_max(told as u8, Ordering::AcqRel);
+        if let Some(listener) = &*self.listener.lock() {
+            listener.wake_by_ref();
+        }
     }
 
-    /// Whether it was told to close.
-    pub fn is_killed(&self) -> bool {
-        self.killed.load(Ordering::Acquire)
+    /// What it was told. Who waits to be told must [listen](Self::listen) before this is asked.
+    pub fn told(&self) -> Option<Told> {
+        match self.told.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Told::Finish),
+            _ => Some(Told::Close),
+        }
     }
 
-    /// Waits until it is told to close.
-    pub async fn killed(&self) {
-        self.kill.notified().await;
+    /// From now on `listener` is woken when the connection is told something.
+    pub fn listen(&self, listener: Waker) {
+        *self.listener.lock() = Some(listener);
     }
 }
 
@@ -106,6 +122,8 @@ impl Client {
 #[derive(Debug, Default)]
 pub struct Clients {
     next: AtomicU64,
+    /// Whether new ones are told to finish, too.
+    finishing: AtomicBool,
     all: Mutex<BTreeMap<u64, Arc<Client>>>,
 }
 
@@ -129,11 +147,23 @@ impl Clients {
             requests: AtomicU64::new(0),
             input: AtomicU64::new(0),
             words: Mutex::new(Words { protocol: 2, command: "NULL", ..Words::default() }),
-            kill: Notify::new(),
-            killed: AtomicBool::new(false),
+            told: AtomicU8::new(0),
+            listener: Mutex::default(),
         });
-        self.all.lock().insert(id, client.clone());
+        let mut all = self.all.lock();
+        all.insert(id, client.clone());
+        if self.finishing.load(Ordering::Acquire) {
+            client.tell(Told::Finish);
+        }
+        drop(all);
         client
+    }
+
+    /// Tells all connections, and all that are to come, to finish what they have begun.
+    pub fn finish(&self) {
+        let all = self.all.lock();
+        self.finishing.store(true, Ordering::Release);
+        all.values().for_each(|client| client.tell(Told::Finish));
     }
 
     /// A connection has ended.
@@ -192,6 +222,27 @@ mod tests {
         let end = "cmd=client|list user=default redir=-1 resp=3 lib-name=redis-py lib-ver=5.0";
         assert!(line.ends_with(end), "{line}");
         assert!(line.split(' ').all(|field| field.contains('=')), "{line}");
+    }
+
+    #[test]
+    fn who_listens_is_woken_and_the_stronger_word_stays() {
+        struct Bell(AtomicU64);
+        impl std::task::Wake for Bell {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let clients = Clients::default();
+        let client = clients.enter(address(1), address(2), 3, UnixMs(0));
+        let bell = Arc::new(Bell(AtomicU64::new(0)));
+        client.listen(Waker::from(bell.clone()));
+        assert_eq!(client.told(), None);
+        client.tell(Told::Close);
+        clients.finish();
+        assert_eq!(client.told(), Some(Told::Close));
+        assert_eq!(bell.0.load(Ordering::Relaxed), 2);
+        let late = clients.enter(address(1), address(2), 3, UnixMs(0));
+        assert_eq!(late.told(), Some(Told::Finish), "no more is begun");
     }
 
     #[test]

@@ -318,6 +318,7 @@ fn about_peers(server: &Server, text: &mut Text) {
     let metrics = node.metrics();
     metrics.connected_peers.set(peers_up(server) as u64);
     metrics.recovering_vnodes.set(node.vnodes_recovering() as u64);
+    metrics.streams_with_gap.set(node.streams_with_gap() as u64);
     text.counters(server, Counted::Peers);
     let Some(links) = node.links() else { return };
     for peer in links.peers() {

@@ -122,12 +122,11 @@ impl Server {
             match accepted {
                 Ok((stream, peer)) => {
                     let server = self.clone();
-                    let stop = stop.clone();
                     if let Err(error) = self.prepare(&stream) {
                         debug!(%peer, %error, "a connection broke at once");
                         continue;
                     }
-                    tokio::spawn(session::run(server, stream, peer, stop));
+                    tokio::spawn(session::run(server, stream, peer));
                 }
                 // Out of file descriptors, most likely: others' closing will help.
                 Err(error) => {
@@ -136,6 +135,7 @@ impl Server {
                 }
             }
         }
+        self.clients.finish();
     }
 
     fn prepare(&self, stream: &TcpStream) -> io::Result<()> {

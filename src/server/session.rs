@@ -6,11 +6,14 @@
 //!
 //! Invariant: the bytes of a batch's later replies are never written before its earlier ones.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -27,7 +30,7 @@ use crate::node::replies::Replies;
 use crate::resp::reply::{Protocol, Reply};
 use crate::resp::scanner::{Limits, ProtocolError, Scanner};
 
-use super::clients::Client;
+use super::clients::{Client, Told};
 use super::{Changeable, Server};
 
 /// Bytes asked of one read(2).
@@ -83,6 +86,8 @@ pub(super) struct Session {
     pub(super) ordered: SmallVec<[u16; 16]>,
     /// The last command's full name.
     pub(super) last: &'static str,
+    /// The name that others were shown as the last.
+    shown: &'static str,
 }
 
 /// Why a batch stopped.
@@ -169,12 +174,7 @@ impl<'b> Ahead<'b> {
     }
 }
 
-pub(super) async fn run(
-    server: Arc<Server>,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    stop: watch::Receiver<bool>,
-) {
+pub(super) async fn run(server: Arc<Server>, mut stream: TcpStream, peer: SocketAddr) {
     let metrics = server.node.metrics();
     metrics.total_connections_received.bump();
     if server.clients.len() >= server.changeable().maxclients {
@@ -186,10 +186,7 @@ pub(super) async fn run(
     let client = server.clients.enter(peer, local, stream.as_raw_fd(), crate::node::now());
     metrics.connected_clients.add(1);
     let mut session = Session::new(&server, client.clone());
-    let outcome = tokio::select! {
-        outcome = session.talk(&server, &mut stream, stop) => outcome,
-        () = client.killed() => Ok(()),
-    };
+    let outcome = unless_killed(&client, session.talk(&server, &mut stream)).await;
     // A client that was killed while the log wrote: what it did goes to the replicas all the same.
     let _ = server.node.conclude(&mut session.batch).await;
     if let Err(error) = outcome {
@@ -203,6 +200,35 @@ async fn idle_for(limit: Option<Duration>) {
     if let Some(limit) = limit {
         tokio::time::sleep(limit).await;
     }
+}
+
+/// Runs a connection until it ends, or until it is told to close at once. Wakes it when it is told
+/// anything.
+///
+/// A `Notify` would be as good and would take a lock whenever the connection is looked at, which is
+/// twice a request.
+async fn unless_killed(
+    client: &Client,
+    talk: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
+    let mut talk = pin!(talk);
+    let mut listening: Option<Waker> = None;
+    poll_fn(|context| {
+        if !listening.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            listening = Some(context.waker().clone());
+            client.listen(context.waker().clone());
+        }
+        if client.told() == Some(Told::Close) {
+            return Poll::Ready(Ok(()));
+        }
+        talk.as_mut().poll(context)
+    })
+    .await
+}
+
+/// Waits until the client is told something, in a task that listens.
+async fn told(client: &Client) {
+    poll_fn(|_| if client.told().is_some() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 /// Waits until the node stops; a node that is gone has stopped.
@@ -228,6 +254,7 @@ impl Session {
             pending: 0,
             ordered: SmallVec::new(),
             last: "NULL",
+            shown: "",
         }
     }
 
@@ -244,20 +271,13 @@ impl Session {
         self.authenticated || self.changeable.requirepass.is_none()
     }
 
-    async fn talk(
-        &mut self,
-        server: &Server,
-        stream: &mut TcpStream,
-        mut stop: watch::Receiver<bool>,
-    ) -> io::Result<()> {
+    async fn talk(&mut self, server: &Server, stream: &mut TcpStream) -> io::Result<()> {
         let mut input = BytesMut::with_capacity(READ_SIZE);
         let mut scanner = Scanner::new();
         let mut out = Reply::new(Protocol::Resp2);
         let replies = self.replies.clone();
         let mut more = false;
-        // Made once: a fresh one a turn would enter and leave a list under a lock each time.
-        let stopped = stopped(&mut stop);
-        tokio::pin!(stopped);
+        let client = self.client.clone();
         loop {
             if !more {
                 input.reserve(READ_SIZE.max(scanner.needed(input.len()).min(1 << 20)));
@@ -267,7 +287,7 @@ impl Session {
                     biased;
                     read = stream.read_buf(&mut input), if !stalled => Some(read?),
                     () = replies.ready(), if self.pending > 0 => None,
-                    () = &mut stopped => {
+                    () = told(&client) => {
                         return self.finish(stream, &mut out).await;
                     }
                     () = idle_for(idle), if idle.is_some() => return Ok(()),
@@ -335,9 +355,7 @@ impl Session {
         let pause = loop {
             let mut ahead = Ahead::new();
             let end = ahead.scan(&input[consumed..], scanner, &self.limits(), self.look_ahead());
-            if ahead.requests.len() > 1 {
-                server.node.approach(ahead.keys());
-            }
+            server.node.approach(ahead.keys());
             let mut stopped = None;
             for (args, length) in &ahead.requests {
                 stopped = self.must_pause(args, out);
@@ -389,7 +407,7 @@ impl Session {
         if requests > 0 {
             self.client.active.store(self.batch.now().0, Ordering::Relaxed);
             self.client.requests.fetch_add(requests, Ordering::Relaxed);
-            self.client.words.lock().command = self.last;
+            self.show(self.last);
             server.node.metrics().total_commands_processed.add(requests);
         }
         self.client.input.store(input.len() as u64, Ordering::Relaxed);
@@ -397,6 +415,14 @@ impl Session {
             return Pause::Close;
         }
         pause
+    }
+
+    /// Shows others the name of the last command. Most of the time it is that of the one before.
+    pub(super) fn show(&mut self, command: &'static str) {
+        if !std::ptr::eq(self.shown, command) {
+            self.shown = command;
+            self.client.words.lock().command = command;
+        }
     }
 
     /// How many requests to scan before the first is run. The limits change with AUTH.

@@ -5,17 +5,15 @@ use crate::anti_entropy::tree::Tree;
 use crate::base::hash::Digest;
 use crate::base::id::VnodeId;
 use crate::coordinator::linearizable::{Command, Did, is_linearizable};
+use crate::coordinator::route::Reach;
 use crate::value::entry::Entry;
 
 use super::facts::{Writes, each};
 use super::frame::{Outcome, Reply};
 use super::ledger::{Ask, shown};
-use super::node::SEED;
+use super::node::{Node, SEED};
 use super::plan::{KEYS, USES, Use, VNODES, Weather};
 use super::world::{World, place};
-
-/// Longest history that is judged.
-const HISTORY_MAX: usize = 60;
 
 impl World {
     pub(super) fn entry(&self, at: usize, key: usize) -> Entry {
@@ -123,6 +121,12 @@ impl World {
         self.check_trees();
     }
 
+    /// Whether everybody has met everybody, and believes them to be there.
+    pub(super) fn is_formed(&self) -> bool {
+        let found = |node: &Node| node.reach.iter().all(|reach| *reach == Reach::Up);
+        self.nodes.iter().all(|node| node.greeted && node.unsettled.is_empty() && found(node))
+    }
+
     /// Everybody lives, counts, and owes nothing.
     pub(super) fn check_rest(&mut self) {
         for at in 0..self.plan.nodes {
@@ -130,7 +134,7 @@ impl World {
             let whole = node.alive
                 && node.recovery.is_over()
                 && node.unsettled.is_empty()
-                && node.reach.iter().all(|reach| *reach == crate::coordinator::route::Reach::Up)
+                && node.reach.iter().all(|reach| *reach == Reach::Up)
                 && node.operations.is_empty()
                 && node.awaited.is_empty()
                 && node.forwards.is_empty()
@@ -163,13 +167,31 @@ impl World {
         &self.chart.replicas[self.chart.keys[key].1.index()]
     }
 
-    /// A quiet cluster's replicas hold the same (invariant 11).
-    fn check_converged(&mut self, key: usize) {
+    /// Whether the replicas of every key hold the same.
+    pub(super) fn is_converged(&self) -> bool {
+        (0..KEYS).all(|key| self.are_equal(key))
+    }
+
+    fn are_equal(&self, key: usize) -> bool {
         let hash = SEED.key(&self.chart.keys[key].0);
         let digests: Vec<Digest> =
             self.replicas(key).iter().map(|&at| self.entry(at, key).digest(SEED, hash)).collect();
-        let same = digests.windows(2).all(|pair| pair[0] == pair[1]);
-        self.ledger.expect(same, || format!("the replicas of key {key} do not converge"));
+        digests.windows(2).all(|pair| pair[0] == pair[1])
+    }
+
+    /// A quiet cluster's replicas hold the same (invariant 11).
+    fn check_converged(&mut self, key: usize) {
+        if !self.are_equal(key) {
+            let held = |&at: &usize| {
+                let facts = &self.nodes[at].facts[key];
+                let alive = [facts.seen, facts.values_alive(), facts.metas_alive()];
+                let sets = alive.map(|set| each(set).collect::<Vec<_>>());
+                format!("{} was told of, and has alive {sets:?}", place(at))
+            };
+            let held: Vec<String> = self.replicas(key).iter().map(held).collect();
+            let held = held.join("; ");
+            self.ledger.breach(|| format!("the replicas of key {key} do not converge: {held}"));
+        }
     }
 
     /// Every acknowledged write is known, and what it removed is gone (invariants 9 and 10).
@@ -264,7 +286,6 @@ impl World {
                 let ended = matches!(outcome, Outcome::Done(_)).then_some(ended);
                 Some(Command { did, began: asked.began, ended })
             })
-            .take(HISTORY_MAX)
             .collect();
         let fine = is_linearizable(&history);
         self.ledger

@@ -21,7 +21,7 @@ use crate::value::view::Views;
 use super::disk::Logged;
 use super::facts::{Facts, Write};
 use super::frame::{Frame, Outcome, Reply, Told};
-use super::ledger::{Ask, shown};
+use super::ledger::{Ask, Request, shown};
 use super::mutants::Mutant;
 use super::node::{Awaited, Forwarded, Origin, Waiter};
 use super::world::{Due, World, place};
@@ -270,7 +270,8 @@ impl World {
         };
         let (base, amount, mut own) = match (asked.ask, base) {
             (Ask::Set(_) | Ask::SetIfAbsent(_), _) => {
-                (0, 0, Facts { metas: own, values: own, seen: own, ..all_gone })
+                let made = Facts { metas: own, values: own, seen: own, ..all_gone };
+                (0, 0, self.with_forgotten(at, asked.key, made))
             }
             // A stand-in that may have forgotten what it added counts beside what is there.
             (Ask::Increment(amount), Some(_)) if self.begins_beside(at, asked.key, dot) => {
@@ -288,13 +289,42 @@ impl World {
             _ => (0, 0, Facts { seen: own, ..all_gone }),
         };
         own.seen |= known.seen;
-        Write { dot, request, own, base, amount, acknowledged: false, losses: 0 }
+        let blind = !self.is_replica(self.chart.keys[asked.key].1, at);
+        Write {
+            dot,
+            request,
+            own,
+            base,
+            blind,
+            amount,
+            promised: false,
+            acknowledged: false,
+            losses: 0,
+        }
+    }
+
+    /// A stand-in's SET removes what its author wrote before, remembered or not.
+    fn with_forgotten(&self, at: usize, key: usize, mut set: Facts) -> Facts {
+        if self.is_replica(self.chart.keys[key].1, at) {
+            return set;
+        }
+        let actor = self.nodes[at].actor();
+        for (number, write) in self.ledger.histories[key].writes.iter().enumerate() {
+            if write.dot.actor == actor {
+                let bit = 1 << number;
+                let (metas, values) = (write.own.metas & bit, write.own.values & bit);
+                let (metas_gone, values_gone) = (metas, values);
+                set.learn(&Facts { metas, values, metas_gone, values_gone, ..Facts::default() });
+            }
+        }
+        set
     }
 
     /// Whether a write began a value of its own, although it is no replica's.
     fn begins_beside(&self, at: usize, key: usize, dot: Dot) -> bool {
         let entry = self.entry(at, key);
-        let siblings = entry.fields().iter().flat_map(|field| field.register.siblings());
+        let fields = entry.fields();
+        let siblings = fields.iter().flat_map(|field| field.register.siblings());
         let began = siblings.map(|sibling| sibling.dot).any(|base| base == dot);
         !self.is_replica(self.chart.keys[key].1, at) && began
     }
@@ -418,6 +448,10 @@ impl World {
             Outcome::Uncertain if self.is(Mutant::UncertainDenied) => Outcome::NotRun,
             outcome => outcome,
         };
+        let Request { key, write, .. } = self.ledger.requests[request];
+        if let (Outcome::Done(_), Some(write)) = (outcome, write) {
+            self.ledger.histories[key].writes[write].promised = true;
+        }
         match origin {
             Origin::Client => self.reply(at, request, outcome),
             Origin::Peer { peer, link, id } => {

@@ -72,8 +72,11 @@ pub(super) struct Write {
     pub(super) own: Facts,
     /// The write whose value it added to.
     pub(super) base: usize,
+    /// Whether its author was no replica of the key.
+    pub(super) blind: bool,
     pub(super) amount: i64,
-    /// Whether a client was told that it is done.
+    /// Whether its coordinator has said that it is done, and whether a client was told so.
+    pub(super) promised: bool,
     pub(super) acknowledged: bool,
     /// Disks that held it and were lost since it was last on every replica.
     pub(super) losses: u8,
@@ -115,7 +118,8 @@ impl History {
     /// Whether a claim to know `write` is true of someone who was told `facts`.
     pub(super) fn knows(&self, facts: &Facts, write: usize) -> bool {
         let Write { own, dot, base, .. } = &self.writes[write];
-        let made = own.metas & !facts.metas == 0 && own.values & !facts.values == 0;
+        let untold = own.metas & !facts.metas | own.values & !facts.values;
+        let made = untold >> write & 1 == 0;
         let covered = || {
             facts.values_gone >> base & 1 == 1
                 || each(facts.increments).any(|other| {
@@ -123,7 +127,20 @@ impl History {
                     other.base == *base && other.dot.actor == dot.actor && other.dot.hlc >= dot.hlc
                 })
         };
-        made && (own.increments == 0 || covered())
+        made && (own.increments == 0 || covered() || self.is_vouched_for(facts, write))
+    }
+
+    /// Whether a stand-in has overwritten the key since it added to a value there. It claims all that
+    /// it wrote; what it added to others' values may be missing where it does, for increments are
+    /// joined whatever the contexts say.
+    fn is_vouched_for(&self, facts: &Facts, write: usize) -> bool {
+        let Write { dot, blind, .. } = self.writes[write];
+        let overwrites = |&other: &usize| {
+            let Write { dot: later, own, .. } = self.writes[other];
+            let sets = own.values >> other & 1 == 1 && own.increments == 0;
+            sets && later.actor == dot.actor && later.hlc > dot.hlc
+        };
+        blind && each(facts.seen).any(|other| overwrites(&other))
     }
 
     /// What `actor`'s additions to `base` come to, up to the write `last`.

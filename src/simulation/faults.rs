@@ -221,10 +221,10 @@ impl World {
                 if everywhere {
                     known.losses = 0;
                 }
-                if known.acknowledged && known.losses + 1 >= w {
+                if known.promised && known.losses + 1 >= w {
                     return false;
                 }
-                // Also of those whose acknowledgements are on their way.
+                // Also of those whose coordinators still count.
                 counted.push((key, write));
             }
         }

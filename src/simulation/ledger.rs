@@ -61,6 +61,8 @@ pub(super) struct Happened {
     pub(super) restored: u64,
     /// Requests of which nobody knows whether they ran.
     pub(super) uncertain: u64,
+    /// Worlds whose replicas were equal only after a second round of comparisons.
+    pub(super) second_rounds: u64,
 }
 
 impl Happened {
@@ -76,6 +78,7 @@ impl Happened {
         self.passed_by += other.passed_by;
         self.restored += other.restored;
         self.uncertain += other.uncertain;
+        self.second_rounds += other.second_rounds;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::frame::Outcome;
 use super::ledger::{Ask, Request};
-use super::plan::{Focus, KEYS, USES, Use};
+use super::plan::{Focus, KEYS, USES, Use, Weather};
 use super::world::{Event, WARM_MS, World, place};
 
 /// A client.
@@ -30,6 +30,10 @@ impl World {
     pub(super) fn next_request(&mut self, client: usize) {
         if self.ledger.requests.len() >= self.plan.requests {
             return;
+        }
+        // What calm worlds are judged by holds once the cluster has found itself.
+        if self.plan.weather == Weather::Calm && !self.is_formed() {
+            return self.after(RETRY_MS, Event::Next { client });
         }
         if !self.nodes[self.clients[client].home].alive || self.chance.percent(5) {
             let home = self.chance.place(self.plan.nodes);

@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use crate::base::id::VnodeId;
 use crate::membership::steering::Steering;
 
 use super::chance::Chance;
@@ -197,6 +198,11 @@ impl World {
     /// Runs until nothing is planned any more, or something is wrong.
     pub(super) fn run(mut self) -> Report {
         self.note(|world| format!("{:?}", world.plan));
+        self.note(|world| {
+            let replicas = |(_, vnode): &(_, VnodeId)| &world.chart.replicas[vnode.index()];
+            let of: Vec<_> = world.chart.keys.iter().map(replicas).collect();
+            format!("the keys' replicas, counted from 0: {of:?}")
+        });
         for node in 0..self.plan.nodes {
             self.after(node as u64, Event::Start { node });
         }
@@ -206,11 +212,14 @@ impl World {
         let mut rounds = 0;
         while self.ledger.breach.is_none() {
             let Some(Reverse(Planned { at, event, .. })) = self.queue.pop() else {
-                // All is quiet. What only a round of comparisons would find, it finds now.
-                if rounds == 1 {
+                // All is quiet. What only a round of comparisons would find, it finds now. One that
+                // brings a late value to the second replica while the third removes it from the
+                // first needs another.
+                if rounds == 1 && self.is_converged() || rounds == 2 {
                     break;
                 }
                 rounds += 1;
+                self.ledger.happened.second_rounds += u64::from(rounds == 2);
                 self.check_rest();
                 self.begin_round();
                 continue;
@@ -296,13 +305,11 @@ impl World {
             Event::Resume { node } => {
                 self.note(|_| format!("{} goes on", place(node)));
                 self.nodes[node].paused = false;
-                let (woken, kept) =
+                let (woken, kept): (Vec<_>, _) =
                     std::mem::take(&mut self.kept).into_iter().partition(|(at, _)| *at == node);
                 self.kept = kept;
-                let woken: Vec<(usize, Event)> = woken;
-                for (_, event) in woken {
-                    self.after(0, event);
-                }
+                // What waited comes before what arrives now: a link's frames stay in order.
+                woken.into_iter().for_each(|(_, event)| self.step(event));
                 self.dial_all(node);
             }
             Event::Stale { to, told } => {

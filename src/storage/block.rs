@@ -10,10 +10,12 @@
 //!        2 WIDE_BODY  body_len takes four bytes     16 LZ4      raw_len u32 is present
 //!        4 WIDE_N     n takes four bytes            32 ENTRY    an entry, no plain fields
 //!       64 WHOLE      an entry's newest frame in the log is a State: the one at its place
+//!      128 LARGE      the body is the address of an entry as it is
 //!
 //!              fields                                                                     body
 //! plain        hlc u64 | actor u32 | n u8 or u32 | [expire_at u64] | [raw_len u32]        value
 //! entry        none                                                                       entry
+//! large        none                                                          address of an entry
 //! cold plain   as plain                                                                   none
 //! cold entry   digest u128 | state digest u128 | hlc u64 | raw_len u32 | kind u8
 //!              | [expire_at u64]                                                          none
@@ -52,6 +54,9 @@
 //! * The address is kept as bytes, so its provenance is exposed when the block is made and taken up
 //!   again when it is used.
 //! * The bytes are fully initialised before `Block::allocate` returns.
+//! * The address in a LARGE block is of a `Box<Entry>` that the block owns: it is written in
+//!   [`Block::large`] only, lent with `&self` or `&mut self`, and made a box again in `Drop` only.
+//!   LARGE is never set in a block that is COLD, and `settle` and `unsettle` touch other bits.
 #![allow(unsafe_code)]
 
 use std::alloc::{self, Layout};
@@ -64,6 +69,7 @@ use hashbrown::raw::RawTable;
 use crate::base::hash::Digest;
 use crate::base::id::Actor;
 use crate::base::time::{Dot, Hlc, UnixMs};
+use crate::value::entry::Entry;
 use crate::value::packed::Packed;
 use crate::value::plain::Plain;
 use crate::value::view::Kind;
@@ -77,6 +83,10 @@ const EXPIRES: u8 = 8;
 const LZ4: u8 = 16;
 const ENTRY: u8 = 32;
 const WHOLE: u8 = 64;
+const LARGE: u8 = 128;
+
+/// Bytes of the address in a large block.
+const POINTER_SIZE: usize = size_of::<usize>();
 
 /// Of a cold entry's kind byte.
 const SHOWN: u8 = 128;
@@ -105,8 +115,10 @@ pub(super) const KINDS: [Kind; 5] = [Kind::String, Kind::List, Kind::Hash, Kind:
 pub(super) enum Form<'a> {
     /// A string whose whole history is its own dot.
     Plain(Plain<'a>),
-    /// An encoded [`crate::value::entry::Entry`].
+    /// An encoded [`Entry`].
     Entry(&'a [u8]),
+    /// An entry that would be too large to be encoded by every change.
+    Large(&'a Entry),
     /// A plain string whose value is in the log.
     ColdPlain(ColdPlain),
     /// An entry that is in the log.
@@ -447,6 +459,45 @@ impl Block {
         })
     }
 
+    /// An entry as it is; the rest as of [`Block::entry`].
+    pub(super) fn large(
+        hash: u64,
+        key: &[u8],
+        entry: Box<Entry>,
+        base: Place,
+        whole: bool,
+    ) -> Block {
+        let more = if whole { ENTRY | LARGE | WHOLE } else { ENTRY | LARGE };
+        let flags = flags_of(key.len(), POINTER_SIZE, more);
+        let header = Header::new(flags, LOCATED, key.len(), POINTER_SIZE);
+        let address = Box::into_raw(entry).expose_provenance();
+        Block::allocate(hash, header, |out| {
+            header.write(out, key);
+            header.write_place(out, base);
+            out[header.body..].copy_from_slice(&address.to_ne_bytes());
+        })
+    }
+
+    /// The address of the entry in a large block.
+    fn large_at(&self, header: Header) -> Option<*mut Entry> {
+        (header.flags & LARGE != 0).then(|| {
+            let address = take(self.bytes(header), &mut header.body.clone());
+            std::ptr::with_exposed_provenance_mut(usize::from_ne_bytes(address))
+        })
+    }
+
+    fn large_entry(&self, header: Header) -> Option<&Entry> {
+        // SAFETY: the block's own box, borrowed with `self`.
+        self.large_at(header).map(|entry| unsafe { &*entry })
+    }
+
+    /// The entry of a large block.
+    pub(super) fn large_mut(&mut self) -> Option<&mut Entry> {
+        let entry = self.large_at(self.header())?;
+        // SAFETY: the block's own box, borrowed mutably with `self`.
+        Some(unsafe { &mut *entry })
+    }
+
     /// A plain string whose value, of `len` bytes, is in the log only.
     pub(super) fn cold_plain(
         hash: u64,
@@ -548,7 +599,10 @@ impl Block {
             (false, true) => {
                 Form::ColdPlain(ColdPlain { plain: header.read_plain(bytes), len: header.body_len })
             }
-            (true, false) => Form::Entry(&bytes[header.body..]),
+            (true, false) => match self.large_entry(header) {
+                Some(entry) => Form::Large(entry),
+                None => Form::Entry(&bytes[header.body..]),
+            },
             (true, true) => Form::ColdEntry(header.read_cold_entry(bytes)),
         }
     }
@@ -581,6 +635,14 @@ impl Block {
         }
     }
 
+    /// Notes that the key's newest frame is no State any more, but the newest State is at `base`.
+    pub(super) fn unsettle(&mut self, base: Place) {
+        let header = self.header();
+        let bytes = self.bytes_mut(header);
+        header.write_place(bytes, base);
+        bytes[0] &= !WHOLE;
+    }
+
     /// Writes another plain string of the same key in place; `false` when it needs another block.
     /// `place` is where its State is: kept if this block keeps places.
     pub(super) fn overwrite(&mut self, plain: &Plain<'_>, place: Place) -> bool {
@@ -605,7 +667,11 @@ impl Block {
     /// What it takes of memory.
     pub(super) fn footprint(&self) -> Footprint {
         let header = self.header();
-        let taken = size_class(header.end);
+        let beside = match header.flags & LARGE {
+            0 => 0,
+            _ => self.large_entry(header).map_or(0, Entry::memory),
+        };
+        let taken = size_class(header.end) + beside;
         Footprint { taken, least: taken.min(size_class(header.cold_end())) }
     }
 
@@ -652,7 +718,12 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let layout = layout_of(self.header().end);
+        let header = self.header();
+        if let Some(entry) = self.large_at(header) {
+            // SAFETY: made of a box, and nobody else has it.
+            drop(unsafe { Box::from_raw(entry) });
+        }
+        let layout = layout_of(header.end);
         // SAFETY: allocated with this layout, and nobody else has it.
         unsafe { alloc::dealloc(self.start().as_ptr(), layout) }
     }

@@ -43,7 +43,7 @@ use super::hint::{hint_name, remove_if_there};
 use super::hinting::{Hinting, Reader, scan};
 use super::keyspace::Keyspace;
 use super::log::{Commit, Log, SegmentView};
-use super::pace::{LaneBytes, RATE_MIN, segment_size};
+use super::pace::{LaneBytes, RATE_MIN, lane_size_min, segment_size};
 use super::place::Place;
 use super::scan::{CHUNK, Piece, Scan};
 use super::segment::{lane_folder, segment_name};
@@ -485,7 +485,8 @@ impl Compactor {
     fn bytes(&self, lane: usize) -> LaneBytes {
         let all = self.log.lane_bytes(lane);
         let sealed: u64 = self.log.segments(lane).iter().map(|segment| segment.len).sum();
-        LaneBytes { all, live: self.lanes[lane].live, active: all.saturating_sub(sealed) }
+        let (live, active) = (self.lanes[lane].live, all.saturating_sub(sealed));
+        LaneBytes { all, live, active, least: lane_size_min(self.lanes.len()) }
     }
 
     fn take_request(&mut self) {
@@ -668,6 +669,8 @@ pub fn compact_always(mut compactor: Compactor) {
         match compactor.step() {
             Stepped::Idle => shared.rest(REST),
             Stepped::Waiting => shared.rest(PATIENCE),
+            // What was read before is looked at; it was paid for when it was read.
+            Stepped::Walked { bytes: 0 } => {}
             Stepped::Walked { bytes } => {
                 // What was not used for a while is not made up for in a burst.
                 due = due.max(Instant::now() - REST);

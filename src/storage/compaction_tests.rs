@@ -28,7 +28,7 @@ use super::segment::{lane_folder, segment_name};
 use super::sim_disk::{Cut, SimDisk};
 use super::vnode_write::Merged;
 
-use super::pace::{LaneBytes, SEGMENT_SIZE_DEFAULT, segment_size};
+use super::pace::{LaneBytes, SEGMENT_SIZE_DEFAULT, lane_size_min, segment_size};
 
 const MIB: u64 = 1 << 20;
 
@@ -92,7 +92,7 @@ impl Model {
     fn compact(&mut self, all: u64, seconds: f64) {
         let active = self.segments.back().unwrap().len() as u64 * FRAME;
         let all = all - self.walked as u64 * FRAME;
-        let weight = LaneBytes { all, live: self.live(), active };
+        let weight = LaneBytes { all, live: self.live(), active, least: lane_size_min(1) };
         if self.walked == 0 {
             self.running = weight.wants(self.running);
         }
@@ -163,13 +163,23 @@ fn disk_stays_within_two_and_a_half_times_the_live_bytes() {
 
 #[test]
 fn small_lanes_are_left_alone_and_an_active_segment_is_never_enough() {
-    let weight = |all, live, active| LaneBytes { all, live, active };
+    let least = lane_size_min(8);
+    let weight = |all, live, active| LaneBytes { all, live, active, least };
     assert!(!weight(16 * MIB, 0, 0).wants(false));
     assert!(weight(16 * MIB + 1, 0, 0).wants(false));
     assert!(!weight(64 * MIB, 0, 64 * MIB).wants(true), "nothing is sealed");
     assert!(!weight(200 * MIB, 100 * MIB, MIB).wants(false));
     assert!(weight(200 * MIB, 100 * MIB, MIB).wants(true), "what has begun goes on for a while");
     assert!(!weight(180 * MIB, 100 * MIB, MIB).wants(true));
+}
+
+#[test]
+fn lanes_share_what_a_small_log_may_have() {
+    let least = [1, 2, 4, 5, 100].map(lane_size_min);
+    assert_eq!(least, [64 * MIB, 32 * MIB, 16 * MIB, 16 * MIB, 16 * MIB]);
+    let alone = LaneBytes { all: 64 * MIB, live: 10 * MIB, active: MIB, least: lane_size_min(1) };
+    assert!(!alone.wants(false) && !alone.wants(true));
+    assert!(LaneBytes { all: 64 * MIB + 1, ..alone }.wants(false));
 }
 
 #[test]
@@ -183,7 +193,7 @@ fn segments_are_a_sixteenth_of_the_lane() {
 proptest! {
     #[test]
     fn the_rate_rises_with_the_excess(live in 0u64..1 << 40, all in 0u64..1 << 40, more in 0u64..1 << 40) {
-        let rate = |all| LaneBytes { all, live, active: 0 }.rate();
+        let rate = |all| LaneBytes { all, live, active: 0, least: 16 * MIB }.rate();
         prop_assert!(rate(all) <= rate(all + more));
         prop_assert!((8 * MIB..=2 << 30).contains(&rate(all)));
     }

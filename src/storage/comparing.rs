@@ -101,6 +101,7 @@ fn live_digest(seed: HashSeed, hash: u64, block: &Block) -> Digest {
         Form::Plain(plain) => plain.digest(seed, hash),
         Form::ColdPlain(stub) => stub.plain.digest(seed, hash),
         Form::Entry(bytes) => decoded(bytes).digest(seed, hash),
+        Form::Large(entry) => entry.digest(seed, hash),
         Form::ColdEntry(stub) => stub.digest,
     }
 }
@@ -111,6 +112,7 @@ fn hlc_of(block: &Block) -> Hlc {
         Form::Plain(plain) => plain.hlc_max(),
         Form::ColdPlain(stub) => stub.plain.hlc_max(),
         Form::Entry(bytes) => decoded(bytes).hlc_max(),
+        Form::Large(entry) => entry.hlc_max(),
         Form::ColdEntry(stub) => stub.hlc_max,
     }
 }

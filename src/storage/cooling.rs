@@ -29,7 +29,7 @@ use super::keyspace::{Journal, Keyspace};
 use super::place::Place;
 use super::vnode_read::record_of;
 use super::vnode_write::VnodeWrite;
-use super::weight::decoded;
+use super::weight::{Weight, decoded};
 
 /// Buckets that are looked at under one lock: some ten microseconds of a core.
 const BUCKETS_AT_ONCE: usize = 64;
@@ -274,7 +274,13 @@ impl VnodeWrite<'_> {
                     appended += before.taken;
                 }
                 Verdict::Cool(place) => {
-                    *block = cooled(seed, block, place);
+                    let stub = cooled(seed, block, place);
+                    if let Form::Large(entry) = block.form() {
+                        let hash = seed.key(block.key());
+                        let old = Weight::of_large(seed, hash, block.key(), entry, block).stored;
+                        self.vnode.resize_stored(old, Weight::of(seed, hash, &stub).stored);
+                    }
+                    *block = stub;
                     self.vnode.turn(true);
                     keyspace.sweep.cooled.fetch_add(1, Ordering::Relaxed);
                 }
@@ -308,6 +314,12 @@ fn cooled(seed: HashSeed, block: &Block, place: Place) -> Block {
             let stub = cold_entry(seed, seed.key(key), &decoded(bytes), bytes.len());
             Block::cold_entry(tag, key, &stub, place)
         }
+        Form::Large(entry) => {
+            let mut encoded = Vec::new();
+            entry.encode(&mut encoded);
+            let stub = cold_entry(seed, seed.key(key), entry, encoded.len());
+            Block::cold_entry(tag, key, &stub, place)
+        }
         Form::ColdPlain(_) | Form::ColdEntry(_) => unreachable!("a cold block stays"),
     }
 }
@@ -315,17 +327,18 @@ fn cooled(seed: HashSeed, block: &Block, place: Place) -> Block {
 /// What stays in memory of an entry that is encoded in `len` bytes.
 fn cold_entry(seed: HashSeed, hash: u64, entry: &Entry, len: usize) -> ColdEntry {
     // At the epoch nothing has expired yet.
-    let view = entry.view(UnixMs(0));
-    let raw_len = view.as_ref().and_then(|view| view.string_len().ok()).unwrap_or(0);
+    let visible = entry.visible(UnixMs(0));
+    let string = visible.filter(|(kind, _)| *kind == Type::String).and(entry.view(UnixMs(0)));
+    let raw_len = string.and_then(|view| view.string_len().ok()).unwrap_or(0);
     ColdEntry {
         digest: entry.digest(seed, hash),
         state_digest: entry.state_digest(seed, hash),
         hlc_max: entry.hlc_max(),
-        kind: view.as_ref().map_or(Type::String, |view| view.kind),
-        shown: view.is_some(),
+        kind: visible.map_or(Type::String, |(kind, _)| kind),
+        shown: visible.is_some(),
         alive: entry.is_live(),
         raw_len: raw_len as u32,
-        expire_at: view.and_then(|view| view.expire_at),
+        expire_at: visible.and_then(|(_, expire_at)| expire_at),
         len,
     }
 }

@@ -139,6 +139,11 @@ impl Vnode {
         self.idle = 0;
     }
 
+    /// Notes that the frame of a key's state is of another size than was said.
+    pub(super) fn resize_stored(&mut self, old: usize, new: usize) {
+        self.stored = self.stored + new - old;
+    }
+
     /// Forgets all that is said of keys.
     pub(super) fn clear(&mut self) {
         let Vnode { hlc, sole, table, forgotten, .. } = *self;
@@ -288,6 +293,11 @@ impl Keyspace {
         for &(vnode, hash) in keys {
             prefetch_block(&self.map.shards()[vnode.index()].read(), hash);
         }
+    }
+
+    /// Fetches the place of one key, without waiting for it.
+    pub fn approach_place(&self, vnode: VnodeId, hash: u64) {
+        prefetch_place(&self.map.shards()[vnode.index()].read(), hash);
     }
 
     /// Makes the tables large enough for about so many keys.

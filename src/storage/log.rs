@@ -2,9 +2,9 @@
 //!
 //! A batch of commands appends frames under its vnodes' locks, notes how far each lane must be
 //! held, and before its replies leave waits in [`Log::hold`]. The first batch that gets there
-//! writes for all that appended meanwhile: group commit, by its own thread, because write(2) into
-//! the page cache takes less time than a hop to another thread. Syncs take longer and have
-//! threads of their own (see `syncer`).
+//! writes for all that appended meanwhile: group commit (see `group`), by its own thread, because
+//! write(2) into the page cache takes less time than a hop to another thread. Syncs take longer
+//! and have threads of their own (see `syncer`).
 //!
 //! Invariant: a commit that [`Log::hold`] called held was written with write(2), so it survives
 //! the process, and with fsync `always` it survives the machine.
@@ -28,6 +28,7 @@ use crate::base::time::Hlc;
 
 use super::disk::{Disk, DiskFile};
 use super::frame::{HEADER_SIZE, Header, Kind};
+use super::group::Groups;
 use super::lane::{Ground, Lane, Segment, Stage, Trouble, position};
 use super::place::Place;
 use super::segment::{self, HEAD_SIZE, Head, HeadError};
@@ -35,10 +36,6 @@ use super::syncer::{self, Core, Lost};
 
 /// Between two syncs of `everysec`, and between two tries after an error.
 const BEAT: Duration = Duration::from_secs(1);
-
-/// How often a session that must write looks whether others have something to write with it, at
-/// most. At 50 clients without pipelines a few turns halve the writes.
-const GATHER_TURNS: u32 = 4;
 
 /// When what was written is made to survive the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -166,6 +163,7 @@ pub struct Log {
     core: Arc<Core>,
     /// For each vnode, the end of its newest frame.
     appended: Box<[AtomicU64]>,
+    groups: Groups,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -216,6 +214,7 @@ impl Log {
             has_begun: AtomicBool::new(false),
             core: Arc::new(core),
             appended: (0..vnodes).map(|_| AtomicU64::new(0)).collect(),
+            groups: Groups::default(),
             threads: Mutex::default(),
         };
         log.set_fsync(options.fsync);
@@ -338,9 +337,10 @@ impl Log {
         if self.holds(commit) {
             return Ok(());
         }
-        if !self.has_written(commit) {
-            self.gather(commit).await;
-            self.write_out(commit)?;
+        while let Some(lead) = self.groups.lead(|| self.has_written(commit)).await {
+            let written = self.write_out(commit);
+            drop(lead);
+            written?;
         }
         if self.fsync() == Fsync::Always {
             self.ask_for(commit);
@@ -350,21 +350,6 @@ impl Log {
             }
         }
         Ok(())
-    }
-
-    /// Lets other sessions that are ready join the group, as long as some do.
-    async fn gather(&self, commit: &Commit) {
-        let ends =
-            || commit.lanes(self).fold(0u64, |sum, (lane, _)| sum.wrapping_add(lane.appended()));
-        let mut before = ends();
-        for _ in 0..GATHER_TURNS {
-            tokio::task::yield_now().await;
-            let now = ends();
-            if now == before || self.has_written(commit) {
-                return;
-            }
-            before = now;
-        }
     }
 
     /// [`Log::hold`] for threads that may be held up.

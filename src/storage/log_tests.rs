@@ -184,7 +184,9 @@ fn segments_have_a_size_and_a_greater_frame_has_one_of_its_own() {
     };
     let unmarked: Vec<_> =
         sealed.iter().zip(1..).map(|(len, number)| len - marks(number)).collect();
-    assert_eq!(unmarked, [976, 452, 5_052, 62, 1_000]);
+    // On a slow machine a sync may end in the middle of a segment, and its mark follows.
+    let is_right = |(len, right): (&usize, usize)| [right, right + MARK_SIZE].contains(len);
+    assert!(unmarked.iter().zip([976, 452, 5_052, 62, 1_000]).all(is_right), "{unmarked:?}");
     assert_eq!(log.segments(1), []);
     let all: usize = sealed.iter().sum::<usize>() + HEAD_SIZE + marks(6) + HEADER_SIZE + 949;
     assert_eq!(log.lane_bytes(0), all as u64);

@@ -6,6 +6,7 @@ pub mod comparing;
 mod cooling;
 pub mod disk;
 pub mod frame;
+mod group;
 pub mod hint;
 mod hinting;
 pub mod inspect;

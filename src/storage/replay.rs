@@ -10,7 +10,7 @@
 use crate::base::wire::WireError;
 use crate::value::entry::Entry;
 use crate::value::plain::Plain;
-use crate::value::record::{self, Record, encode_encoded, encode_plain};
+use crate::value::record::{self, Record, encode_encoded, encode_plain, encode_whole};
 
 use super::block::{Block, Form};
 use super::frame::Kind;
@@ -48,10 +48,14 @@ impl VnodeWrite<'_> {
         let hash = self.seed().key(key);
         match &record {
             Record::Plain(plain) => self.store_plain(hash, key, plain, place),
-            Record::Whole(entry) => self.replay_entry(hash, key, entry, place, true),
+            Record::Whole(_) => {}
             Record::Delta(_) => return Err(WireError::Malformed("state")),
         }
         self.vnode.hlc = self.vnode.hlc.max(record.hlc_max());
+        if let Record::Whole(entry) = record {
+            self.let_go(hash, key);
+            self.replay_entry(hash, key, entry, place, true);
+        }
         Ok(())
     }
 
@@ -61,25 +65,28 @@ impl VnodeWrite<'_> {
         let found = self.find(hash, key);
         let base = found.and_then(Block::place).unwrap_or_default();
         let mut entry = match found.and_then(ColdRecord::of) {
-            None => self.hot_entry(hash, key),
+            None => self.take_entry(hash, key),
             Some(cold) => self.read_cold(&cold)?,
         };
         record.join_into(&mut entry);
         self.vnode.hlc = self.vnode.hlc.max(entry.hlc_max());
         // Even one that has the plain form stays an entry here: its newest frame is no State of it.
-        self.replay_entry(hash, key, &entry, base, false);
+        self.replay_entry(hash, key, entry, base, false);
         Ok(())
     }
 
-    fn replay_entry(&mut self, hash: u64, key: &[u8], entry: &Entry, base: Place, whole: bool) {
+    fn replay_entry(&mut self, hash: u64, key: &[u8], entry: Entry, base: Place, whole: bool) {
         let is_nothing = !entry.is_live() && entry.context().is_empty();
         if is_nothing || self.vnode.sole && entry.is_tombstone() {
             self.remove(hash, key);
             return;
         }
+        if entry.is_large() {
+            return self.store_large(hash, key, entry, base, whole);
+        }
         let mut encoded = Vec::new();
         entry.encode(&mut encoded);
-        self.store_entry(hash, key, entry, &encoded, base, whole);
+        self.store_entry(hash, key, &entry, &encoded, base, whole);
     }
 
     /// The entry of a cold key, read under the lock: only while nobody else is there.
@@ -119,7 +126,7 @@ impl VnodeWrite<'_> {
         let Ok(key) = record::decode_key(payload) else { return false };
         let Some(block) = self.find(self.seed().key(key), key) else { return false };
         match (block.form(), block.place()) {
-            (Form::Entry(_), base) => place >= base.unwrap_or_default(),
+            (Form::Entry(_) | Form::Large(_), base) => place >= base.unwrap_or_default(),
             (_, Some(at)) => kind == Kind::State && place == at,
             (Form::Plain(plain), None) => match record::decode(payload) {
                 Ok((_, Record::Plain(stored))) => stored.dot == plain.dot,
@@ -145,6 +152,7 @@ impl VnodeWrite<'_> {
         let moved = journal.append(Kind::State, |out| match block.form() {
             Form::Plain(plain) => encode_plain(out, key, &plain),
             Form::Entry(bytes) => encode_encoded(out, key, bytes),
+            Form::Large(entry) => encode_whole(out, key, entry),
             Form::ColdPlain(_) | Form::ColdEntry(_) => out.extend_from_slice(payload),
         });
         block.settle(moved);

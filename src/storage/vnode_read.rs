@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::base::hash::{Digest, HashSeed};
 use crate::base::time::UnixMs;
 use crate::value::entry::Entry;
-use crate::value::record::{encode_encoded, encode_plain};
+use crate::value::record::{encode_encoded, encode_plain, encode_whole};
 use crate::value::view::{Body, Missing, View, Views};
 
 use super::block::{Block, Form, Table, blocks};
@@ -70,18 +70,9 @@ impl<'a> VnodeRead<'a> {
                 ..view
             }),
             Form::Entry(bytes) => {
-                let entry = decoded(bytes);
-                let view = entry.view_in(self.now, self.seed)?;
-                let body = match &view.body {
-                    Body::Stored(packed) => {
-                        Body::Made(packed.unpack().expect("a stored block unpacks").into_owned())
-                    }
-                    Body::Made(bytes) => Body::Made(bytes.clone()),
-                    Body::Fields(fields) => Body::Fields(fields.clone().into_owned()),
-                    Body::Cold { .. } => unreachable!("an entry that was decoded is here"),
-                };
-                Some(View { kind: view.kind, expire_at: view.expire_at, memory, body })
+                decoded(bytes).into_view(self.now).map(|view| View { memory, ..view })
             }
+            Form::Large(entry) => entry.view(self.now),
             Form::ColdEntry(stub) => {
                 let visible = stub.shown && stub.expire_at.is_none_or(|at| at > self.now);
                 visible.then(|| View {
@@ -105,6 +96,7 @@ impl<'a> VnodeRead<'a> {
         match self.find(self.seed.key(key), key)?.form() {
             Form::Plain(plain) => Some(Entry::from_plain(&plain)),
             Form::Entry(bytes) => Some(decoded(bytes)),
+            Form::Large(entry) => Some(entry.clone()),
             Form::ColdPlain(_) | Form::ColdEntry(_) => {
                 self.missing.note(key);
                 None
@@ -213,6 +205,7 @@ pub(super) fn state_digest(seed: HashSeed, hash: u64, block: &Block) -> Digest {
         Form::Plain(plain) => plain.state_digest(seed, hash),
         Form::ColdPlain(stub) => stub.plain.state_digest(seed, hash),
         Form::Entry(bytes) => decoded(bytes).state_digest(seed, hash),
+        Form::Large(entry) => entry.state_digest(seed, hash),
         Form::ColdEntry(stub) => stub.state_digest,
     }
 }
@@ -222,6 +215,7 @@ pub(super) fn is_alive(form: &Form<'_>) -> bool {
     match form {
         Form::Plain(_) | Form::ColdPlain(_) => true,
         Form::Entry(bytes) => decoded(bytes).is_live(),
+        Form::Large(entry) => entry.is_live(),
         Form::ColdEntry(stub) => stub.alive,
     }
 }
@@ -232,6 +226,7 @@ pub(super) fn end_of(form: &Form<'_>) -> Option<UnixMs> {
         Form::Plain(plain) => plain.expire_at,
         Form::ColdPlain(stub) => stub.plain.expire_at,
         Form::Entry(bytes) => decoded(bytes).visible(UnixMs(0)).and_then(|(_, at)| at),
+        Form::Large(entry) => entry.visible(UnixMs(0)).and_then(|(_, at)| at),
         Form::ColdEntry(stub) => stub.expire_at,
     }
 }
@@ -241,6 +236,7 @@ pub(super) fn record_of(block: &Block, out: &mut BytesMut) -> bool {
     match block.form() {
         Form::Plain(plain) => encode_plain(out, block.key(), &plain),
         Form::Entry(bytes) => encode_encoded(out, block.key(), bytes),
+        Form::Large(entry) => encode_whole(out, block.key(), entry),
         Form::ColdPlain(_) | Form::ColdEntry(_) => return false,
     }
     true

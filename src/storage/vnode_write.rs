@@ -34,6 +34,7 @@ use super::frame::Kind;
 use super::keyspace::{Journal, Keyspace, Vnode};
 use super::place::Place;
 use super::vnode_read::{VnodeRead, end_of, find, is_alive, state_digest};
+use super::warming::block_of;
 use super::weight::{Weight, decoded};
 
 /// Reads and changes of one vnode, whose lock is held.
@@ -122,7 +123,7 @@ impl VnodeWrite<'_> {
         }
         let Some(block) = self.find(self.seed().key(key), key) else { return false };
         match block.form() {
-            Form::Plain(_) | Form::Entry(_) => false,
+            Form::Plain(_) | Form::Entry(_) | Form::Large(_) => false,
             Form::ColdPlain(stub) => needs_value(&stub.plain, change, self.now),
             Form::ColdEntry(_) => !(self.vnode.sole && matches!(change, Change::Delete)),
         }
@@ -215,7 +216,7 @@ impl VnodeWrite<'_> {
         let (existing, len) = match block.form() {
             Form::Plain(plain) => (plain, plain.value.bytes.len()),
             Form::ColdPlain(stub) => (stub.plain, stub.len),
-            Form::Entry(_) | Form::ColdEntry(_) => return false,
+            Form::Entry(_) | Form::Large(_) | Form::ColdEntry(_) => return false,
         };
         let n = match put_over(Some(&existing), dot) {
             Some(n) => n,
@@ -242,20 +243,22 @@ impl VnodeWrite<'_> {
     ) -> Result<Hlc, ApplyError> {
         let found = self.find(hash, key);
         let base = found.map(|block| block.place().unwrap_or_default());
-        let mut entry = match found.map(Block::form) {
-            None => Entry::new(),
-            Some(Form::Plain(plain)) => Entry::from_plain(&plain),
-            Some(Form::Entry(bytes)) => decoded(bytes),
-            Some(Form::ColdPlain(stub)) => {
-                let needs = needs_value(&stub.plain, change, self.now);
-                assert!(!needs, "a key is warmed before a change that needs its value");
-                Entry::from_plain(&stub.plain)
-            }
-            Some(Form::ColdEntry(_)) => panic!("a key is warmed before a change of its entry"),
+        if let Some(Form::ColdPlain(stub)) = found.map(Block::form) {
+            let needs = needs_value(&stub.plain, change, self.now);
+            assert!(!needs, "a key is warmed before a change that needs its value");
+        }
+        let mut entry = self.take_entry(hash, key);
+        entry.order_by(self.seed());
+        let applied = match author {
+            Author::Replica => entry.apply(change, dot, self.now),
+            Author::StandIn(forgotten) => entry.apply_blind(change, dot, self.now, forgotten),
         };
-        let delta = match author {
-            Author::Replica => entry.apply(change, dot, self.now)?,
-            Author::StandIn(forgotten) => entry.apply_blind(change, dot, self.now, forgotten)?,
+        let delta = match applied {
+            Ok(delta) => delta,
+            Err(error) => {
+                self.put_back(hash, key, entry);
+                return Err(error);
+            }
         };
         // A command on a collection makes several writes, one after the other.
         let last = dot.hlc.max(entry.hlc_max());
@@ -263,19 +266,25 @@ impl VnodeWrite<'_> {
         if let Some(plain) = entry.as_plain() {
             encode_plain(out, key, &plain);
             let place = self.journal.copy(Kind::State, &out[start..]);
+            self.let_go(hash, key);
             self.store_plain(hash, key, &plain, place);
             return Ok(last);
         }
         let mut encoded = Vec::new();
-        entry.encode(&mut encoded);
+        let is_large = entry.is_large();
+        if !is_large {
+            entry.encode(&mut encoded);
+        }
         match &delta {
+            Delta::Whole if is_large => encode_whole(out, key, &entry),
             Delta::Whole => encode_encoded(out, key, &encoded),
             Delta::Fragment(fragment) => encode_delta(out, key, fragment),
         }
         if self.vnode.sole && entry.is_tombstone() {
+            self.let_go(hash, key);
             self.forget_sole(hash, key, || entry);
         } else {
-            self.log_entry(hash, key, &entry, &encoded, base, &out[start..]);
+            self.log_entry(hash, key, entry, &encoded, base, &out[start..]);
         }
         Ok(last)
     }
@@ -290,7 +299,7 @@ impl VnodeWrite<'_> {
                 None => PlainJoin::Replace,
                 Some(Form::Plain(existing)) => join_plain(&existing, incoming),
                 Some(Form::ColdPlain(stub)) => join_plain(&stub.plain, incoming),
-                Some(Form::Entry(_) | Form::ColdEntry(_)) => PlainJoin::NeedsEntry,
+                Some(Form::Entry(_) | Form::Large(_) | Form::ColdEntry(_)) => PlainJoin::NeedsEntry,
             };
             if verdict != PlainJoin::NeedsEntry {
                 if verdict == PlainJoin::Replace {
@@ -306,12 +315,15 @@ impl VnodeWrite<'_> {
             return if same { Merged::Done } else { Merged::Cold };
         }
         let base = found.map(|block| block.place().unwrap_or_default());
-        let mut entry = self.hot_entry(hash, key);
+        let mut entry = self.take_entry(hash, key);
+        entry.order_by(seed);
         let before = entry.state_digest(seed, hash);
         record.join_into(&mut entry);
         self.vnode.hlc = self.vnode.hlc.max(entry.hlc_max());
         if entry.state_digest(seed, hash) != before {
-            self.log_merged(hash, key, &entry, base, bytes);
+            self.log_merged(hash, key, entry, base, bytes);
+        } else {
+            self.put_back(hash, key, entry);
         }
         Merged::Done
     }
@@ -320,55 +332,133 @@ impl VnodeWrite<'_> {
         &mut self,
         hash: u64,
         key: &[u8],
-        entry: &Entry,
+        entry: Entry,
         base: Option<Place>,
         bytes: &[u8],
     ) {
         if self.vnode.sole && entry.is_tombstone() {
-            return self.forget_sole(hash, key, || entry.clone());
+            self.let_go(hash, key);
+            return self.forget_sole(hash, key, || entry);
         }
         if let Some(plain) = entry.as_plain() {
             let place = self.journal.append(Kind::State, |out| encode_plain(out, key, &plain));
+            self.let_go(hash, key);
             return self.store_plain(hash, key, &plain, place);
         }
         let mut encoded = Vec::new();
-        entry.encode(&mut encoded);
+        if !entry.is_large() {
+            entry.encode(&mut encoded);
+        }
         self.log_entry(hash, key, entry, &encoded, base, bytes);
     }
 
     /// Logs and stores an entry that the change `record` led to, from a state that was in the log
     /// from `base` on. A Join makes the log longer to read, so it must at least be shorter to write.
+    /// `encoded` is nothing of a large entry.
     fn log_entry(
         &mut self,
         hash: u64,
         key: &[u8],
-        entry: &Entry,
+        entry: Entry,
         encoded: &[u8],
         base: Option<Place>,
         record: &[u8],
     ) {
-        let joins = record.len() < encoded_size(key.len(), encoded.len());
+        let is_large = encoded.is_empty();
+        let size = if is_large { entry.size() } else { encoded.len() };
+        let joins = record.len() < encoded_size(key.len(), size);
         let (base, whole) = match base.filter(|_| joins) {
             Some(base) => {
                 self.journal.copy(Kind::Join, record);
                 (base, false)
+            }
+            None if is_large => {
+                let write = |out: &mut BytesMut| encode_whole(out, key, &entry);
+                (self.journal.append(Kind::State, write), true)
             }
             None => {
                 let write = |out: &mut BytesMut| encode_encoded(out, key, encoded);
                 (self.journal.append(Kind::State, write), true)
             }
         };
-        self.store_entry(hash, key, entry, encoded, base, whole);
+        if is_large {
+            self.store_large(hash, key, entry, base, whole);
+        } else {
+            self.let_go(hash, key);
+            self.store_entry(hash, key, &entry, encoded, base, whole);
+        }
     }
 
-    /// The entry of a key that is not cold; a new one of a key that was never written.
-    pub(super) fn hot_entry(&self, hash: u64, key: &[u8]) -> Entry {
-        match self.find(hash, key).map(Block::form) {
-            None => Entry::new(),
-            Some(Form::Plain(plain)) => Entry::from_plain(&plain),
-            Some(Form::Entry(bytes)) => decoded(bytes),
-            Some(Form::ColdPlain(_) | Form::ColdEntry(_)) => unreachable!("the key is hot"),
+    /// The entry of a key that is not cold (a cold plain string comes without its value), to be
+    /// changed and stored again; a new one of a key that was never written. What a large block held
+    /// is taken out of it and out of the sums: until it is [put back](Self::put_back), stored again
+    /// or [let go](Self::let_go), the block holds nothing.
+    pub(super) fn take_entry(&mut self, hash: u64, key: &[u8]) -> Entry {
+        let seed = self.seed();
+        let found = self.table.get_mut(hash, |(block, _)| block.is(hash, key));
+        let Some((block, _)) = found else { return Entry::new() };
+        match block.form() {
+            Form::Plain(plain) => return Entry::from_plain(&plain),
+            Form::ColdPlain(stub) => return Entry::from_plain(&stub.plain),
+            Form::Entry(bytes) => return decoded(bytes),
+            Form::ColdEntry(_) => panic!("a key is warmed before a change of its entry"),
+            Form::Large(_) => {}
         }
+        let old = Weight::of(seed, hash, block);
+        let entry = std::mem::take(block.large_mut().expect("a large block"));
+        let new = Weight::of(seed, hash, block);
+        self.reweigh(hash, &old, &new);
+        entry
+    }
+
+    /// Puts an entry that was taken back as it was, where that is needed.
+    fn put_back(&mut self, hash: u64, key: &[u8], entry: Entry) {
+        let found = self.find(hash, key).filter(|block| matches!(block.form(), Form::Large(_)));
+        if let Some(block) = found {
+            let (base, whole) = (block.place().unwrap_or_default(), block.is_whole());
+            self.store_large(hash, key, entry, base, whole);
+        }
+    }
+
+    /// Takes a large block that holds nothing any more away: another will stand there.
+    pub(super) fn let_go(&mut self, hash: u64, key: &[u8]) {
+        let is_large = |block: &&Block| matches!(block.form(), Form::Large(_));
+        if self.find(hash, key).filter(is_large).is_some() {
+            self.remove(hash, key);
+        }
+    }
+
+    /// Puts a large entry into memory, in place where there is a large block. `base` and `whole`:
+    /// see [`Block::entry`].
+    pub(super) fn store_large(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        mut entry: Entry,
+        base: Place,
+        whole: bool,
+    ) {
+        let seed = self.seed();
+        let found = self.table.get_mut(hash, |(block, _)| block.is(hash, key));
+        if let Some((block, _)) = found
+            && matches!(block.form(), Form::Large(_))
+        {
+            let old = Weight::of(seed, hash, block);
+            if !entry.keeps_digest() {
+                entry.keep_digest(seed, hash);
+            }
+            *block.large_mut().expect("a large block") = entry;
+            if whole {
+                block.settle(base);
+            } else {
+                block.unsettle(base);
+            }
+            let new = Weight::of(seed, hash, block);
+            return self.reweigh(hash, &old, &new);
+        }
+        let fresh = block_of(seed, hash, key, entry, base, whole);
+        let new = Weight::of(seed, hash, &fresh);
+        self.store(hash, key, fresh, &new);
     }
 
     /// Puts a plain string into memory, whose State is at `place`.
@@ -449,11 +539,8 @@ impl VnodeWrite<'_> {
         let wrote = match block.form() {
             Form::Plain(plain) => plain.dot.actor == actor,
             Form::ColdPlain(stub) => stub.plain.dot.actor == actor,
-            Form::Entry(bytes) => {
-                let entry = decoded(bytes);
-                let marks = entry.context().vector().iter().chain(entry.context().cloud());
-                marks.into_iter().any(|mark| mark.dot.actor == actor)
-            }
+            Form::Entry(bytes) => knows_of(&decoded(bytes), actor),
+            Form::Large(entry) => knows_of(entry, actor),
             // Its history is on disk.
             Form::ColdEntry(_) => true,
         };
@@ -600,6 +687,12 @@ fn replace(
         block.visit();
     }
     Weight::of_plain(seed, hash, key, plain, plain.value.bytes.len(), block)
+}
+
+/// Whether an actor has written in an entry.
+fn knows_of(entry: &Entry, actor: Actor) -> bool {
+    let mut marks = entry.context().vector().iter().chain(entry.context().cloud());
+    marks.any(|mark| mark.dot.actor == actor)
 }
 
 /// What a delete leaves of a key that was never written.

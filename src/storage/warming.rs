@@ -7,8 +7,10 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
+use crate::base::hash::HashSeed;
 use crate::base::id::VnodeId;
 use crate::base::time::UnixMs;
+use crate::value::entry::Entry;
 use crate::value::record::{self, Record, encoded_size, plain_size};
 
 use super::block::{Block, Form};
@@ -18,6 +20,7 @@ use super::log::{Commit, Log};
 use super::place::Place;
 use super::vnode_read::{VnodeRead, record_of};
 use super::vnode_write::VnodeWrite;
+use super::weight::Weight;
 
 /// How long a caller is ready to wait for a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,7 +73,7 @@ impl ColdRecord {
     pub(super) fn of(block: &Block) -> Option<ColdRecord> {
         let key = block.key();
         let size = match block.form() {
-            Form::Plain(_) | Form::Entry(_) => return None,
+            Form::Plain(_) | Form::Entry(_) | Form::Large(_) => return None,
             Form::ColdPlain(stub) => plain_size(key.len(), &stub.plain, stub.len),
             Form::ColdEntry(stub) => encoded_size(key.len(), stub.len),
         };
@@ -180,6 +183,26 @@ impl VnodeRead<'_> {
     }
 }
 
+/// The block of an entry, in the form that its size asks for. `base` and `whole`: see
+/// [`Block::entry`].
+pub(super) fn block_of(
+    seed: HashSeed,
+    hash: u64,
+    key: &[u8],
+    mut entry: Entry,
+    base: Place,
+    whole: bool,
+) -> Block {
+    if entry.is_large() {
+        entry.order_by(seed);
+        entry.keep_digest(seed, hash);
+        return Block::large(hash, key, Box::new(entry), base, whole);
+    }
+    let mut encoded = Vec::new();
+    entry.encode(&mut encoded);
+    Block::entry(hash, key, &encoded, base, whole)
+}
+
 impl VnodeWrite<'_> {
     fn warm_with(&mut self, cold: &ColdRecord, payload: &[u8]) -> Match {
         let (key, seed) = (&cold.key[..], self.seed());
@@ -200,14 +223,16 @@ impl VnodeWrite<'_> {
             (Form::ColdEntry(stub), Ok((named, Record::Whole(entry))))
                 if named == key && entry.state_digest(seed, hash) == stub.state_digest =>
             {
-                let mut encoded = Vec::new();
-                entry.encode(&mut encoded);
-                Block::entry(hash, key, &encoded, place, true)
+                block_of(seed, hash, key, entry, place, true)
             }
             _ if place != cold.place => return Match::Moved,
             _ => return Match::Wrong,
         };
         self.keyspace.resize_blocks(block.footprint(), warm.footprint());
+        if let Form::Large(_) = warm.form() {
+            let old = Weight::of(seed, hash, block).stored;
+            self.vnode.resize_stored(old, Weight::of(seed, hash, &warm).stored);
+        }
         *block = warm.freshly_warmed();
         self.vnode.turn(false);
         self.keyspace.sweep.warmed.fetch_add(1, Ordering::Relaxed);

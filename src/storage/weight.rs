@@ -77,6 +77,17 @@ impl Weight {
         }
     }
 
+    /// Of an entry in a large `block`.
+    pub(super) fn of_large(
+        seed: HashSeed,
+        hash: u64,
+        key: &[u8],
+        entry: &Entry,
+        block: &Block,
+    ) -> Weight {
+        Weight::of_entry(seed, hash, key, entry, entry.size(), block)
+    }
+
     fn of_cold_entry(key: &[u8], entry: &ColdEntry, block: &Block) -> Weight {
         Weight {
             digest: entry.digest,
@@ -101,6 +112,7 @@ impl Weight {
             Form::Entry(bytes) => {
                 Weight::of_entry(seed, hash, key, &decoded(bytes), bytes.len(), block)
             }
+            Form::Large(entry) => Weight::of_large(seed, hash, key, entry, block),
             Form::ColdEntry(entry) => Weight::of_cold_entry(key, &entry, block),
         }
     }

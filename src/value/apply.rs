@@ -13,16 +13,14 @@
 //! Invariant: a new dot is above every dot the entry knows, and the author's count `n` rises by
 //! one; a fragment tells all that is alive of every dot it names (see [`Fragment`]).
 
-use bytes::Bytes;
-
 use crate::base::limits::{SIBLINGS_MAX, VALUE_SIZE_MAX};
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::version::context::Context;
 
+use super::body::cell::register_of;
+use super::body::leaf::New;
 use super::change::{Amount, Change, Expire, Seen};
-#[cfg(test)]
-use super::element::named;
-use super::entry::{Entry, Field, Meta, STRING};
+use super::entry::{Entry, Meta};
 use super::fragment::Fragment;
 use super::register::{Base, Register, Sibling, Stored};
 use super::view::Kind;
@@ -191,12 +189,23 @@ impl Entry {
             self.has_room_beside(context, value.len())?;
         }
         let expire_at = put.as_ref().and_then(|(_, expire)| self.expire_after(*expire, now));
-        for field in &mut self.fields {
-            field.register.retain(|sibling| !sibling.is_seen(context));
+        let mut any_kept = false;
+        let mut unseen = |register: &mut Register| {
+            register.retain(|sibling| !sibling.is_seen(context));
+            let kept = register.siblings().iter().any(|value| context.contains(value.dot));
+            any_kept = any_kept || kept;
+        };
+        unseen(&mut self.string);
+        for body in &mut self.bodies {
+            body.change_all(|_, cell| {
+                let before = register_of(cell);
+                let mut after = before.clone();
+                unseen(&mut after);
+                if after == before { New::Keep } else { New::Register(after) }
+            });
         }
-        self.fields.retain(|field| !field.register.is_empty());
-        let mut kept = self.fields.iter().flat_map(|field| field.register.siblings());
-        if !kept.any(|sibling| context.contains(sibling.dot)) {
+        self.drop_empty();
+        if !any_kept {
             self.context.join(context);
         }
         self.meta.retain(|meta| !context.contains(meta.dot));
@@ -204,7 +213,7 @@ impl Entry {
         match put {
             Some((value, _)) => self.set_string(value, expire_at, dot),
             // A meta alone tells nothing.
-            None if self.fields.is_empty() => self.meta.clear(),
+            None if self.holds_nothing() => self.meta.clear(),
             None => {}
         }
         Ok(Delta::Whole)
@@ -212,8 +221,7 @@ impl Entry {
 
     /// Whether a string of `len` bytes may stand beside what `seen` does not know.
     fn has_room_beside(&self, seen: &Context, len: usize) -> Result<(), ApplyError> {
-        let all = self.register(STRING).map_or(&[][..], Register::siblings);
-        let kept = || all.iter().filter(|sibling| !sibling.is_seen(seen));
+        let kept = || self.string.siblings().iter().filter(|sibling| !sibling.is_seen(seen));
         if kept().count() >= SIBLINGS_MAX {
             return Err(ApplyError::TooManySiblings);
         }
@@ -235,31 +243,32 @@ impl Entry {
 
     fn set_string(&mut self, value: &[u8], expire_at: Option<UnixMs>, dot: Dot) {
         self.set_meta(Meta { dot, kind: Kind::String, expire_at });
-        self.push(STRING, Sibling::new(dot, Base::Stored(Stored::pack(value))));
+        self.string.push(Sibling::new(dot, Base::Stored(Stored::pack(value))));
     }
 
     /// Counts further on the winning base; on nothing visible, on a new zero base.
     fn increment(&mut self, amount: Amount, dot: Dot, now: UnixMs, author: Author) -> Delta {
         let prev = self.witness(dot, author);
         let visible = self.visible(now).is_some_and(|(kind, _)| kind == Kind::String);
-        let string = self.fields.first_mut().filter(|field| visible && field.name.is_empty());
-        let winner = string.and_then(|field| field.register.winner_mut());
+        let winner = self.string.winner_mut().filter(|_| visible);
+        let mut gone = Vec::new();
         let named = if let Some(winner) = winner {
             if author.knows_sum(winner.dot, dot) {
                 winner.add(dot, amount);
                 vec![winner.dot]
             } else {
-                self.push(STRING, Sibling::counted(dot, amount));
+                self.string.push(Sibling::counted(dot, amount));
                 vec![]
             }
         } else {
             let removed = self.live_dots();
+            gone = self.names();
             self.clear();
             self.set_meta(Meta { dot, kind: Kind::String, expire_at: None });
-            self.push(STRING, Sibling::counted(dot, amount));
+            self.string.push(Sibling::counted(dot, amount));
             removed
         };
-        Delta::Fragment(self.fragment(dot, prev, named))
+        Delta::Fragment(self.fragment(dot, prev, named, gone))
     }
 
     /// Replaces every meta.
@@ -268,7 +277,7 @@ impl Entry {
         let replaced = self.meta.iter().map(|meta| meta.dot).collect();
         self.meta.clear();
         self.set_meta(meta);
-        Delta::Fragment(self.fragment(meta.dot, prev, replaced))
+        Delta::Fragment(self.fragment(meta.dot, prev, replaced, Vec::new()))
     }
 
     /// Learns of its own new write; says which was its author's write before it, if that is sure.
@@ -282,7 +291,17 @@ impl Entry {
     /// Removes everything that is alive.
     pub(super) fn clear(&mut self) {
         self.meta.clear();
-        self.fields.clear();
+        self.string = Register::default();
+        self.bodies.clear();
+    }
+
+    /// The names of all elements, of every type.
+    pub(super) fn names(&self) -> Vec<(Kind, Vec<u8>)> {
+        let mut names = Vec::new();
+        for body in &self.bodies {
+            body.cells(|name, _| names.push((body.kind(), name.to_vec())));
+        }
+        names
     }
 
     pub(super) fn set_meta(&mut self, meta: Meta) {
@@ -290,43 +309,51 @@ impl Entry {
         self.meta.insert(at, meta);
     }
 
-    pub(super) fn push(&mut self, name: &[u8], sibling: Sibling) {
-        match self.fields.binary_search_by(|field| field.name[..].cmp(name)) {
-            Ok(at) => self.fields[at].register.push(sibling),
-            Err(at) => {
-                let name = Bytes::copy_from_slice(name);
-                self.fields.insert(at, Field { name, register: Register::of(sibling) });
-            }
-        }
-    }
-
     /// The part of this entry that the write `dot` made, and all that is alive of the writes
-    /// `named`, which it built on or removed. See [`Fragment`].
-    fn fragment(&self, dot: Dot, prev: Option<Hlc>, mut named: Vec<Dot>) -> Fragment {
+    /// `named`, which it built on or removed: a string's, and a meta's. `gone` names the elements
+    /// that it removed. See [`Fragment`].
+    fn fragment(
+        &self,
+        dot: Dot,
+        prev: Option<Hlc>,
+        mut named: Vec<Dot>,
+        gone: Vec<(Kind, Vec<u8>)>,
+    ) -> Fragment {
         named.push(dot);
         let mut part = Entry::new();
         part.meta.extend(self.meta.iter().filter(|meta| named.contains(&meta.dot)).copied());
-        for field in &self.fields {
-            for sibling in field.register.siblings() {
-                if !named.contains(&sibling.dot) {
-                    continue;
-                }
-                let mut sibling = sibling.clone();
-                // Of what was added: by this write, and by the one that began a zero base.
-                let (base, zero) = (sibling.dot, sibling.base == Base::Zero);
-                sibling
-                    .increments
-                    .retain(|inc| inc.dot() == dot || (zero && inc.actor == base.actor));
-                for inc in &sibling.increments {
-                    part.context.insert(inc.dot(), self.n_at(inc.dot()));
-                }
-                part.push(&field.name, sibling);
-            }
-        }
+        part.string = self.told(
+            &self.string,
+            |dot| named.contains(&dot),
+            |inc| inc == dot,
+            &mut part.context,
+        );
         for dot in named {
             part.context.insert(dot, self.n_at(dot));
         }
-        Fragment::new(dot, prev, part)
+        Fragment::new(dot, prev, part, gone)
+    }
+
+    /// The values of a register of which a fragment tells; of what was added to them, what its own
+    /// writes added, and what the one that began a zero base did. `context` learns of those.
+    pub(super) fn told(
+        &self,
+        register: &Register,
+        is_told: impl Fn(Dot) -> bool,
+        is_own: impl Fn(Dot) -> bool,
+        context: &mut Context,
+    ) -> Register {
+        let mut told = Register::default();
+        for sibling in register.siblings().iter().filter(|sibling| is_told(sibling.dot)) {
+            let mut sibling = sibling.clone();
+            let (base, zero) = (sibling.dot, sibling.base == Base::Zero);
+            sibling.increments.retain(|inc| is_own(inc.dot()) || (zero && inc.actor == base.actor));
+            for inc in &sibling.increments {
+                context.insert(inc.dot(), self.n_at(inc.dot()));
+            }
+            told.push(sibling);
+        }
+        told
     }
 
     /// The count that goes with `dot`; zero when it is no longer known.
@@ -334,33 +361,30 @@ impl Entry {
         let mut known = self.context.vector().iter().chain(self.context.cloud());
         known.find(|mark| mark.dot == dot).map_or(0, |mark| mark.n)
     }
-
-    /// Joins a fragment. Fragments may come in any order, and twice.
-    pub fn join_delta(&mut self, fragment: &Fragment) {
-        self.join(fragment.part());
-        // The part knows its own dot as a single one; with `prev` held, the vector takes it in.
-        self.context.advance(fragment.dot(), fragment.n(), fragment.prev());
-    }
 }
 
 /// What only tests do: collections' writes, and a fragment that tells less than it names.
 #[cfg(test)]
 impl Entry {
-    /// A replica sets the field `name`, over all that it holds of it.
+    /// A replica sets the field `name` of a hash, over all that it holds of it.
     pub(super) fn put_field(&mut self, name: &[u8], value: &[u8], dot: Dot) {
-        self.remove_field(name, dot);
-        self.push(&named(Kind::Hash, name), Sibling::new(dot, Base::Stored(Stored::pack(value))));
+        self.witness(dot, Author::Replica);
+        let register = Register::of(Sibling::new(dot, Base::Stored(Stored::pack(value))));
+        self.body_mut(Kind::Hash).update(name, |_| New::Register(register));
     }
 
-    /// A replica removes the field `name`.
+    /// A replica removes the field `name` of a hash.
     pub(super) fn remove_field(&mut self, name: &[u8], dot: Dot) {
         self.witness(dot, Author::Replica);
-        let name = named(Kind::Hash, name);
-        self.fields.retain(|field| field.name[..] != name);
+        self.body_mut(Kind::Hash).update(name, |_| New::Gone);
+        self.drop_empty();
     }
 
     /// The same without its values.
     pub(super) fn without_values(&self) -> Entry {
-        Entry { fields: Default::default(), ..self.clone() }
+        let mut bare = self.clone();
+        bare.string = Register::default();
+        bare.bodies.clear();
+        bare
     }
 }

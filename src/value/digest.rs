@@ -8,7 +8,8 @@
 //! know that a removal is complete.
 //!
 //! ```text
-//! term   key hash u64 │ kind u8 │ hlc u64 · actor u32 │ [base hlc u64 · actor u32] │ field name
+//! term   key hash u64 │ kind u8 │ hlc u64 · actor u32 │ [base hlc u64 · actor u32]
+//!        │ of an element of a collection: type u8 · name
 //! ```
 
 use smallvec::SmallVec;
@@ -18,8 +19,11 @@ use crate::base::time::Dot;
 use crate::base::wire::Put;
 use crate::version::context::Mark;
 
+use super::element::tag;
+use super::view::Kind;
+
 /// What all terms of one key share.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Terms {
     pub(super) seed: HashSeed,
     pub(super) key_hash: u64,
@@ -64,23 +68,35 @@ impl Terms {
         self.short(1, dot)
     }
 
-    /// The term of a live value.
-    pub(super) fn value(self, field: &[u8], dot: Dot) -> Digest {
-        if field.is_empty() {
-            return self.short(2, dot);
-        }
+    /// The term of a live string.
+    pub(super) fn value(self, dot: Dot) -> Digest {
+        self.short(2, dot)
+    }
+
+    /// The term of a live value of a collection's element.
+    pub(super) fn element(self, kind: Kind, name: &[u8], dot: Dot) -> Digest {
         let mut out = self.begin(2);
         Self::dot(&mut out, dot);
-        out.put(field);
+        out.put_u8(tag(kind));
+        out.put(name);
         self.seed.digest(&out.0)
     }
 
-    /// The term of what `inc`'s actor added to `base`.
-    pub(super) fn increment(self, field: &[u8], base: Dot, inc: Dot) -> Digest {
+    /// The term of what `inc`'s actor added to `base`, a value of a collection's element.
+    pub(super) fn element_increment(self, kind: Kind, name: &[u8], base: Dot, inc: Dot) -> Digest {
         let mut out = self.begin(3);
         Self::dot(&mut out, inc);
         Self::dot(&mut out, base);
-        out.put(field);
+        out.put_u8(tag(kind));
+        out.put(name);
+        self.seed.digest(&out.0)
+    }
+
+    /// The term of what `inc`'s actor added to `base`, a string.
+    pub(super) fn increment(self, base: Dot, inc: Dot) -> Digest {
+        let mut out = self.begin(3);
+        Self::dot(&mut out, inc);
+        Self::dot(&mut out, base);
         self.seed.digest(&out.0)
     }
 

@@ -11,16 +11,17 @@
 //!
 //! A key whose last visible element is removed is gone: what is left of it is removed as well.
 
-use std::borrow::Cow;
-
 use crate::base::time::{Dot, Hlc, UnixMs};
 
 use super::apply::{ApplyError, Author, Delta};
+use super::body::cell::{dots_of, register_of};
+use super::body::leaf::{Cell, New};
 use super::change::{Amount, Edit, Edits, Made};
-use super::element::{NameTooLong, between, kind_of, named, row};
+use super::element::{NameTooLong, between, row};
 use super::entry::{Entry, Meta};
 use super::fragment::Fragment;
-use super::register::{Base, Sibling, Stored};
+use super::packed::{Packed, pack};
+use super::register::Sibling;
 use super::view::Kind;
 
 impl From<NameTooLong> for ApplyError {
@@ -47,11 +48,14 @@ impl Dots {
 /// One command at work.
 struct Work<'w> {
     entry: &'w mut Entry,
+    kind: Kind,
     dots: Dots,
     /// Writes that were removed or built on.
     named: Vec<Dot>,
     /// Names of the elements that were touched.
     touched: Vec<Vec<u8>>,
+    /// Of those of other types.
+    swept: Vec<(Kind, Vec<u8>)>,
     now: UnixMs,
     author: Author,
 }
@@ -65,59 +69,78 @@ impl Entry {
         now: UnixMs,
         author: Author,
     ) -> Result<Delta, ApplyError> {
-        assert!(dot.hlc > self.context().hlc_max(), "a new dot is above every dot seen on the key");
-        let actor = dot.actor;
+        assert!(dot.hlc > self.context.hlc_max(), "a new dot is above every dot seen on the key");
+        for edit in edits.list() {
+            if let Edit::Insert { place, .. } = edit {
+                self.has_room_at(*place, dot)?;
+            }
+        }
         let visible = self.visible(now).map(|(kind, _)| kind);
         assert!(visible.is_none_or(|kind| kind == edits.kind), "a command looked at the type");
-        let n = self.context().n(actor).saturating_add(1);
-        let held = self.context().held(actor);
-        let dots = Dots { next: dot, last: None };
-        let mut work =
-            Work { entry: self, dots, named: Vec::new(), touched: Vec::new(), now, author };
+        let n = self.context.n(dot.actor).saturating_add(1);
+        let held = self.context.held(dot.actor);
+        let mut work = Work {
+            entry: self,
+            kind: edits.kind,
+            dots: Dots { next: dot, last: None },
+            named: Vec::new(),
+            touched: Vec::new(),
+            swept: Vec::new(),
+            now,
+            author,
+        };
         if visible.is_none() {
-            work.begin(edits.kind);
+            work.begin();
         } else {
-            work.clear_others(edits.kind);
+            work.clear_others();
         }
         for edit in edits.list() {
-            work.step(edits.kind, edit)?;
+            work.step(edit)?;
         }
-        work.end_if_empty(edits.kind);
+        work.end_if_empty();
         let last = match work.dots.last {
             Some(last) => last,
             None => work.dots.take(),
         };
-        let Work { named, touched, .. } = work;
+        let Work { named, touched, swept, .. } = work;
+        let told = Told { first: dot, last, n, named };
         let prev = (author == Author::Replica).then_some(held);
         self.witness_all(dot, last, n, prev);
-        Ok(Delta::Fragment(self.fragment_of(dot, last, n, prev, named, &touched)))
+        Ok(Delta::Fragment(self.fragment_of(edits.kind, &told, prev, touched, swept)))
+    }
+
+    /// Whether a name is left for an element before the list's one at `place`.
+    fn has_room_at(&self, place: usize, dot: Dot) -> Result<(), NameTooLong> {
+        let Some(body) = self.body(Kind::List) else { return Ok(()) };
+        let names = body.names(place.saturating_sub(1), 2);
+        match (place, &names[..]) {
+            (1.., [left, right]) => between(Some(left), Some(right), dot).map(|_| ()),
+            _ => Ok(()),
+        }
     }
 
     /// Makes the key hold this collection and nothing else.
     pub(super) fn make(&mut self, made: &Made<'_>, dot: Dot, author: Author) -> Delta {
         let mut dots = Dots { next: dot, last: None };
-        let n = self.context().n(dot.actor).saturating_add(1);
-        assert!(dot.hlc > self.context().hlc_max(), "a new dot is above every dot seen on the key");
-        let prev = (author == Author::Replica).then(|| self.context().held(dot.actor));
+        let n = self.context.n(dot.actor).saturating_add(1);
+        assert!(dot.hlc > self.context.hlc_max(), "a new dot is above every dot seen on the key");
+        let prev = (author == Author::Replica).then(|| self.context.held(dot.actor));
         self.clear();
         let meta = dots.take();
         self.set_meta(Meta { dot: meta, kind: made.kind, expire_at: made.expire_at });
         let mut positions = row(made.elements.len(), dots.next);
+        let body = self.body_mut(made.kind);
+        let mut scratch = Vec::new();
         for element in &made.elements {
-            let dot = dots.take();
-            let name = match made.kind {
-                Kind::List => positions.next().expect("as many as elements"),
-                kind => named(kind, &element.name),
-            };
+            let (dot, position) = (dots.take(), positions.next().expect("as many as elements"));
+            let name = if made.kind == Kind::List { &position[..] } else { &element.name };
+            let score = element.score.to_le_bytes();
             let value = match made.kind {
-                Kind::Zset => Cow::Owned(element.score.to_le_bytes().to_vec()),
-                _ => Cow::Borrowed(&element.value[..]),
+                Kind::Zset => Packed::raw(&score),
+                _ => pack(&element.value, &mut scratch),
             };
-            let base = Base::Stored(Stored::pack(&value));
-            let sibling = Sibling { expire_at: element.expire_at, ..Sibling::new(dot, base) };
             // Of two of one name the later one stays.
-            self.take_field(&name);
-            self.push(&name, sibling);
+            body.update(name, |_| New::Single { dot, value, expire_at: element.expire_at });
         }
         let last = dots.last.expect("a meta at least");
         self.witness_all(dot, last, n, prev);
@@ -134,148 +157,125 @@ impl Entry {
         self.context.advance(last, n, prev);
     }
 
-    /// Counts further on the winning base of an element; on nothing visible, on a new zero base.
-    /// Answers which writes were removed or built on.
-    fn count_at(
-        &mut self,
-        name: &[u8],
-        amount: Amount,
-        dot: Dot,
-        now: UnixMs,
-        author: Author,
-    ) -> Vec<Dot> {
-        let found = self.fields.binary_search_by(|field| field.name[..].cmp(name));
-        let register = found.ok().map(|at| &mut self.fields[at].register);
-        let winner = register
-            .filter(|register| register.is_visible(now))
-            .and_then(|register| register.winner_mut());
-        match winner {
-            Some(winner) if author.knows_sum(winner.dot, dot) => {
-                winner.add(dot, amount);
-                vec![winner.dot]
-            }
-            // Somebody else's base of which this stand-in knows no sum: beside it.
-            Some(_) => {
-                self.push(name, Sibling::counted(dot, amount));
-                vec![]
-            }
-            None => {
-                let removed = self.take_field(name);
-                self.push(name, Sibling::counted(dot, amount));
-                removed
-            }
-        }
-    }
-
-    /// The part of this entry that the writes `first` to `last` made of the elements `touched`, and
-    /// all that is alive of the writes `named`, which they built on or removed. See [`Fragment`].
+    /// The part of this entry that a command made of the elements `touched`, and all that is alive
+    /// of the writes that it built on or removed. See [`Fragment`].
     fn fragment_of(
         &self,
-        first: Dot,
-        last: Dot,
-        n: u32,
+        kind: Kind,
+        told: &Told,
         prev: Option<Hlc>,
-        named: Vec<Dot>,
-        touched: &[Vec<u8>],
+        touched: Vec<Vec<u8>>,
+        mut gone: Vec<(Kind, Vec<u8>)>,
     ) -> Fragment {
-        let is_own = |dot: Dot| dot.actor == last.actor && dot >= first && dot <= last;
-        let is_told = |dot: Dot| is_own(dot) || named.contains(&dot);
         let mut part = Entry::new();
-        part.meta.extend(self.meta.iter().filter(|meta| is_told(meta.dot)).copied());
+        let metas = self.meta.iter().filter(|meta| told.contains(meta.dot));
+        part.meta.extend(metas.copied());
         for name in touched {
-            let siblings = self.register(name).map_or(&[][..], |register| register.siblings());
-            if part.register(name).is_some() {
-                continue;
-            }
-            for sibling in siblings.iter().filter(|sibling| is_told(sibling.dot)) {
-                let mut sibling = sibling.clone();
-                // Of what was added: by these writes, and by the one that began a zero base.
-                let (base, zero) = (sibling.dot, sibling.base == Base::Zero);
-                sibling
-                    .increments
-                    .retain(|inc| is_own(inc.dot()) || (zero && inc.actor == base.actor));
-                for inc in &sibling.increments {
-                    part.context.insert(inc.dot(), self.n_at(inc.dot()));
+            let new = match self.body(kind).and_then(|body| body.cell(&name)) {
+                Some(Cell::Single { dot, value, expire_at }) if told.contains(dot) => {
+                    New::Single { dot, value, expire_at }
                 }
-                part.push(name, sibling);
+                Some(cell @ Cell::Register(_)) => {
+                    let is_told = |dot| told.contains(dot);
+                    let is_own = |dot| told.is_own(dot);
+                    let register = register_of(&cell);
+                    New::Register(self.told(&register, is_told, is_own, &mut part.context))
+                }
+                _ => New::Gone,
+            };
+            match new {
+                New::Single { .. } => part.body_mut(kind).update(&name, |_| new),
+                New::Register(register) if !register.is_empty() => {
+                    part.body_mut(kind).update(&name, |_| New::Register(register));
+                }
+                _ => gone.push((kind, name)),
             }
         }
-        for dot in named {
+        for &dot in &told.named {
             part.context.insert(dot, self.n_at(dot));
         }
-        for hlc in first.hlc.0..=last.hlc.0 {
-            part.context.insert(Dot::new(Hlc(hlc), last.actor), n);
+        for hlc in told.first.hlc.0..=told.last.hlc.0 {
+            part.context.insert(Dot::new(Hlc(hlc), told.last.actor), told.n);
         }
-        Fragment::new(last, prev, part)
+        Fragment::new(told.last, prev, part, gone)
+    }
+}
+
+/// Of which writes a fragment tells.
+struct Told {
+    /// Its own, from the first to the last.
+    first: Dot,
+    last: Dot,
+    /// The author's count of them all as one.
+    n: u32,
+    /// Others'.
+    named: Vec<Dot>,
+}
+
+impl Told {
+    fn is_own(&self, dot: Dot) -> bool {
+        dot.actor == self.last.actor && self.first <= dot && dot <= self.last
     }
 
-    /// Removes an element; answers which writes made it.
-    fn take_field(&mut self, name: &[u8]) -> Vec<Dot> {
-        match self.fields.binary_search_by(|field| field.name[..].cmp(name)) {
-            Ok(at) => {
-                let field = self.fields.remove(at);
-                field.register.siblings().iter().map(|sibling| sibling.dot).collect()
-            }
-            Err(_) => Vec::new(),
-        }
-    }
-
-    /// The names of the list's elements, in order.
-    fn list_names(&self) -> impl Iterator<Item = &[u8]> {
-        self.fields_of(Kind::List).iter().map(|field| &field.name[..])
+    fn contains(&self, dot: Dot) -> bool {
+        self.is_own(dot) || self.named.contains(&dot)
     }
 }
 
 impl Work<'_> {
     /// Begins a new collection on nothing visible.
-    fn begin(&mut self, kind: Kind) {
+    fn begin(&mut self) {
         self.named = self.entry.live_dots();
+        self.swept = self.entry.names();
         self.entry.clear();
         let dot = self.dots.take();
-        self.entry.set_meta(Meta { dot, kind, expire_at: None });
+        self.entry.set_meta(Meta { dot, kind: self.kind, expire_at: None });
     }
 
-    /// Removes what concurrent writers of other types have left, which nobody sees.
-    fn clear_others(&mut self, kind: Kind) {
-        let is_other = |name: &[u8]| kind_of(name) != Some(kind);
-        if self.entry.fields.iter().all(|field| !is_other(&field.name)) {
+    /// Removes what concurrent writers of other types have left, which nobody sees, and what has
+    /// expired.
+    fn clear_others(&mut self) {
+        let (kind, now) = (self.kind, self.now);
+        if self.entry.body(kind).is_some_and(|body| body.may_have_expired(now)) {
+            let body = self.entry.body_mut(kind);
+            for name in body.expired(now) {
+                self.remove(name);
+            }
+            self.entry.body_mut(kind).settle_expiry();
+        }
+        let others = self.entry.bodies.iter().any(|body| body.kind() != kind);
+        if !others && self.entry.string.is_empty() {
             return;
         }
-        for field in self.entry.fields.iter().filter(|field| is_other(&field.name)) {
-            self.named.extend(field.register.siblings().iter().map(|sibling| sibling.dot));
+        let named = &mut self.named;
+        named.extend(self.entry.string.siblings().iter().map(|value| value.dot));
+        self.entry.string = Default::default();
+        for body in self.entry.bodies.iter().filter(|body| body.kind() != kind) {
+            body.cells(|name, cell| {
+                dots_of(cell, |dot| named.push(dot));
+                self.swept.push((body.kind(), name.to_vec()));
+            });
         }
-        self.entry.fields.retain(|field| !is_other(&field.name));
-        let (kept, gone): (Vec<Meta>, Vec<Meta>) =
-            self.entry.meta.iter().partition(|meta| meta.kind == kind);
-        self.named.extend(gone.iter().map(|meta| meta.dot));
-        self.entry.meta = kept.into();
+        self.entry.bodies.retain(|body| body.kind() == kind);
+        named.extend(self.entry.meta.iter().filter(|m| m.kind != kind).map(|meta| meta.dot));
+        self.entry.meta.retain(|meta| meta.kind == kind);
     }
 
-    fn step(&mut self, kind: Kind, edit: &Edit<'_>) -> Result<(), ApplyError> {
+    fn step(&mut self, edit: &Edit<'_>) -> Result<(), ApplyError> {
         match edit {
-            Edit::Set { name, value, expire_at } => {
-                self.set(named(kind, name), value, *expire_at);
-            }
-            Edit::Remove { name } => self.remove(named(kind, name)),
-            Edit::Add { name, amount } => {
-                let name = named(kind, name);
-                let dot = self.dots.take();
-                self.named.extend(self.entry.count_at(&name, *amount, dot, self.now, self.author));
-                self.touched.push(name);
-            }
+            Edit::Set { name, value, expire_at } => self.set(name.to_vec(), value, *expire_at),
+            Edit::Remove { name } => self.remove(name.to_vec()),
+            Edit::Add { name, amount } => self.add(name.to_vec(), *amount),
             Edit::PushLeft(value) => self.insert(0, value)?,
             Edit::PushRight(value) => self.insert(usize::MAX, value)?,
             Edit::Insert { place, value } => self.insert(*place, value)?,
             Edit::SetAt { place, value } => {
-                let name = self.entry.list_names().nth(*place).map(<[u8]>::to_vec);
-                if let Some(name) = name {
+                if let Some(name) = self.list_names(*place, 1).pop() {
                     self.set(name, value, None);
                 }
             }
             Edit::RemoveRange { place, count } => {
-                let names = self.entry.list_names().skip(*place).take(*count);
-                let names: Vec<Vec<u8>> = names.map(<[u8]>::to_vec).collect();
-                for name in names {
+                for name in self.list_names(*place, *count) {
                     self.remove(name);
                 }
             }
@@ -283,46 +283,97 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// The names of the list's elements from a place on.
+    fn list_names(&self, place: usize, count: usize) -> Vec<Vec<u8>> {
+        self.entry.body(self.kind).map_or_else(Vec::new, |body| body.names(place, count))
+    }
+
     fn set(&mut self, name: Vec<u8>, value: &[u8], expire_at: Option<UnixMs>) {
-        self.named.extend(self.entry.take_field(&name));
         let dot = self.dots.take();
-        let base = Base::Stored(Stored::pack(value));
-        self.entry.push(&name, Sibling { expire_at, ..Sibling::new(dot, base) });
+        let mut scratch = Vec::new();
+        let value = pack(value, &mut scratch);
+        let named = &mut self.named;
+        self.entry.body_mut(self.kind).update(&name, |held| {
+            if let Some(held) = held {
+                dots_of(held, |dot| named.push(dot));
+            }
+            New::Single { dot, value, expire_at }
+        });
         self.touched.push(name);
     }
 
     fn remove(&mut self, name: Vec<u8>) {
-        self.named.extend(self.entry.take_field(&name));
+        let named = &mut self.named;
+        self.entry.body_mut(self.kind).update(&name, |held| {
+            if let Some(held) = held {
+                dots_of(held, |dot| named.push(dot));
+            }
+            New::Gone
+        });
+        self.touched.push(name);
+    }
+
+    /// Counts further on the winning base of an element; on nothing visible, on a new zero base.
+    fn add(&mut self, name: Vec<u8>, amount: Amount) {
+        let (dot, now, author) = (self.dots.take(), self.now, self.author);
+        let named = &mut self.named;
+        self.entry.body_mut(self.kind).update(&name, |held| {
+            let mut register = held.map(register_of).unwrap_or_default();
+            if !register.is_visible(now) {
+                named.extend(register.siblings().iter().map(|value| value.dot));
+                register = Default::default();
+            }
+            match register.winner_mut() {
+                Some(winner) if author.knows_sum(winner.dot, dot) => {
+                    winner.add(dot, amount);
+                    named.push(winner.dot);
+                }
+                // Somebody else's base of which this stand-in knows no sum: beside it.
+                _ => register.push(Sibling::counted(dot, amount)),
+            }
+            New::Register(register)
+        });
         self.touched.push(name);
     }
 
     fn insert(&mut self, place: usize, value: &[u8]) -> Result<(), ApplyError> {
-        let names: Vec<&[u8]> = self.entry.list_names().collect();
-        let place = place.min(names.len());
-        let left = place.checked_sub(1).map(|left| names[left]);
+        let len = self.entry.body(self.kind).map_or(0, |body| body.len());
+        let place = place.min(len);
+        let names = match place {
+            0 => self.list_names(0, 1),
+            place => self.list_names(place - 1, 2),
+        };
+        let (left, right) = match place {
+            0 => (None, names.first()),
+            _ => (names.first(), names.get(1)),
+        };
         let dot = self.dots.take();
-        let name = between(left, names.get(place).copied(), dot)?;
-        let base = Base::Stored(Stored::pack(value));
-        self.entry.push(&name, Sibling::new(dot, base));
+        let name = between(left.map(Vec::as_slice), right.map(Vec::as_slice), dot)?;
+        let mut scratch = Vec::new();
+        let value = pack(value, &mut scratch);
+        let new = New::Single { dot, value, expire_at: None };
+        self.entry.body_mut(self.kind).update(&name, |_| new);
         self.touched.push(name);
         Ok(())
     }
 
     /// Without a visible element the key is gone, with all that is left of it.
-    fn end_if_empty(&mut self, kind: Kind) {
-        if self.entry.elements(kind, self.now).next().is_some() {
-            return;
+    fn end_if_empty(&mut self) {
+        let (kind, now) = (self.kind, self.now);
+        if self.entry.body(kind).is_some_and(|body| body.is_visible(now)) {
+            return self.entry.drop_empty();
         }
         self.named.extend(self.entry.live_dots());
-        self.touched.extend(self.entry.fields().iter().map(|field| field.name.to_vec()));
+        self.swept.extend(self.entry.names());
         self.entry.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
-    use crate::base::hash::HashSeed;
     use crate::base::id::Actor;
     use crate::value::change::Change;
     use crate::value::record::{Record, decode, encode_delta};
@@ -427,7 +478,7 @@ mod tests {
         apply(&mut a, &Change::edit(Kind::Set, [Edit::remove(&b"m"[..])]), dot(9, 1));
         assert!(a.is_tombstone());
         apply(&mut a, &Change::edit(Kind::Set, [Edit::member(&b"n"[..])]), dot(12, 1));
-        assert_eq!(a.view_in(NOW, HashSeed(1)).expect("there").expire_at, None);
+        assert_eq!(a.view(NOW).expect("there").expire_at, None);
     }
 
     #[test]

@@ -1,33 +1,28 @@
-//! Elements of collections: how they are named inside an entry.
+//! Elements of collections: what commands see of one, and how a list's are named.
 //!
-//! Every named register of an entry but the string's is an element of a collection, and its name
-//! begins with the collection's type. So concurrent writers who gave a key different types do not
-//! mix what they wrote, and what an element belongs to is known even when the meta was removed.
+//! A field of a hash and a member of a set are called what clients call them. A list's element is
+//! called after its position and its birth:
 //!
 //! ```text
-//! hash    2 │ field                      value: the field's
-//! set     3 │ member                     value: empty
-//! zset    4 │ member                     value: the score, f64 little-endian
-//! list    1 │ position │ birth dot       value: the element's
-//! position  u96 big-endian: pushes go down or up by STEP, an insertion halves a gap
+//! position  u96 big-endian: pushes go down or up by a step, an insertion halves a gap
 //! dot       hlc u64 · actor u32, big-endian
 //! ```
 //!
-//! A list's element keeps its name for life, and its value is a register under it. Two pushes
-//! that do not know each other may choose one position: the dot makes their names different, and
-//! orders them alike everywhere. Where no position is left between two neighbours, the new name is
-//! the left one's, longer: `left │ digits │ dot` lies between them (as in Logoot, Weiss and others,
-//! 2009).
+//! It keeps that name for life, and its value is a register under it. Two pushes that do not know
+//! each other may choose one position: the dot makes their names different, and orders them alike
+//! everywhere. Where no position is left between two neighbours, the new name is the left one's,
+//! longer: `left │ digits │ dot` lies between them (as in Logoot, Weiss and others, 2009).
 
 use std::borrow::Cow;
 
+use crate::base::id::Actor;
 use crate::base::limits::KEY_SIZE_MAX;
-use crate::base::time::{Dot, UnixMs};
+use crate::base::time::{Dot, Hlc, UnixMs};
 
 use super::view::Kind;
 
-/// What a name of a list's element is at least: tag, position, dot.
-const POSITION_SIZE: usize = 12;
+/// What a name of a list's element is at least: position and dot.
+pub(super) const POSITION_SIZE: usize = 12;
 const DOT_SIZE: usize = 12;
 
 /// How far apart two pushes are: an insertion finds room 32 times in the same gap.
@@ -83,7 +78,7 @@ impl<'a> Element<'a> {
     }
 }
 
-/// The first byte of the names of a collection's elements.
+/// The byte that says which type a collection is.
 pub(super) const fn tag(kind: Kind) -> u8 {
     match kind {
         Kind::String => 0,
@@ -94,24 +89,39 @@ pub(super) const fn tag(kind: Kind) -> u8 {
     }
 }
 
-/// What an entry's field of this name belongs to; `None` if no name is like that.
-pub(super) fn kind_of(name: &[u8]) -> Option<Kind> {
-    match name.first() {
-        None => Some(Kind::String),
-        Some(1) if name.len() > POSITION_SIZE + DOT_SIZE => Some(Kind::List),
-        Some(2) => Some(Kind::Hash),
-        Some(3) => Some(Kind::Set),
-        Some(4) => Some(Kind::Zset),
-        Some(_) => None,
+/// The type of a collection that a byte says.
+pub(super) const fn kind_of(tag: u8) -> Option<Kind> {
+    match tag {
+        1 => Some(Kind::List),
+        2 => Some(Kind::Hash),
+        3 => Some(Kind::Set),
+        4 => Some(Kind::Zset),
+        _ => None,
     }
 }
 
-/// The name of a hash's field or of a member of a set.
-pub(super) fn named(kind: Kind, name: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1 + name.len());
-    out.push(tag(kind));
-    out.extend_from_slice(name);
-    out
+/// The name of a list's element at a position of so many steps, born as `dot`.
+pub(super) fn place_name(step: u64, dot: Dot) -> [u8; POSITION_SIZE + DOT_SIZE] {
+    let mut name = [0; POSITION_SIZE + DOT_SIZE];
+    name[..8].copy_from_slice(&step.to_be_bytes());
+    name[POSITION_SIZE..][..8].copy_from_slice(&dot.hlc.0.to_be_bytes());
+    name[POSITION_SIZE + 8..].copy_from_slice(&dot.actor.0.to_be_bytes());
+    name
+}
+
+/// The steps and the dot of which [`place_name`] makes that name, if it does.
+pub(super) fn split_name(name: &[u8]) -> Option<(u64, Dot)> {
+    let name: &[u8; POSITION_SIZE + DOT_SIZE] = name.try_into().ok()?;
+    let step = first_step(name);
+    let hlc = u64::from_be_bytes(name[POSITION_SIZE..][..8].try_into().expect("eight bytes"));
+    let actor = u32::from_be_bytes(name[POSITION_SIZE + 8..].try_into().expect("four bytes"));
+    let dot = Dot::new(Hlc(hlc), Actor(actor));
+    (place_name(step, dot) == *name).then_some((step, dot))
+}
+
+/// The steps of a list's name's position, rounded down; nothing of another name matters.
+pub(super) fn first_step(name: &[u8]) -> u64 {
+    name.first_chunk().map_or(0, |step| u64::from_be_bytes(*step))
 }
 
 /// The name of a list's new element `dot` between two names, if there is room for it.
@@ -132,17 +142,15 @@ pub(super) fn between(
             (left < middle && middle < right).then_some(middle)
         }
     };
-    let mut name = Vec::with_capacity(1 + POSITION_SIZE + DOT_SIZE);
+    let mut name = Vec::with_capacity(POSITION_SIZE + DOT_SIZE);
     match position {
         Some(position) => {
-            name.push(tag(Kind::List));
             name.extend_from_slice(&position.to_be_bytes()[16 - POSITION_SIZE..]);
         }
         None => {
             // Longer than the left name is greater than it; only where the right one is longer
             // than the left one, too, digits must be chosen.
-            const BEFORE_ALL: &[u8] = &[tag(Kind::List)];
-            let left = left.unwrap_or(BEFORE_ALL);
+            let left = left.unwrap_or(&[]);
             name.extend_from_slice(left);
             let beyond = right.and_then(|right| right.strip_prefix(left));
             digits_before(beyond.unwrap_or(&[u8::MAX]), &mut name);
@@ -178,21 +186,16 @@ fn digits_before(right: &[u8], out: &mut Vec<u8>) {
 /// The position in a list's name.
 fn position_of(name: &[u8]) -> u128 {
     let mut bytes = [0; 16];
-    let digits = &name[1..name.len().min(1 + POSITION_SIZE)];
+    let digits = &name[..name.len().min(POSITION_SIZE)];
     bytes[16 - POSITION_SIZE..][..digits.len()].copy_from_slice(digits);
     u128::from_be_bytes(bytes)
 }
 
 /// The names of `count` elements of a new list whose dots follow `dot` (each one timestamp later).
 pub(super) fn row(count: usize, dot: Dot) -> impl Iterator<Item = Vec<u8>> {
-    (0..count as u64).map(move |nth| {
-        let mut name = vec![tag(Kind::List)];
-        let position = MIDDLE + u128::from(nth) * STEP;
-        name.extend_from_slice(&position.to_be_bytes()[16 - POSITION_SIZE..]);
-        name.extend_from_slice(&(dot.hlc.0 + nth).to_be_bytes());
-        name.extend_from_slice(&dot.actor.0.to_be_bytes());
-        name
-    })
+    let first = (MIDDLE / STEP) as u64;
+    (0..count as u64)
+        .map(move |nth| place_name(first + nth, Dot::new(Hlc(dot.hlc.0 + nth), dot.actor)).to_vec())
 }
 
 #[cfg(test)]
@@ -200,8 +203,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::id::Actor;
-    use crate::base::time::Hlc;
 
     /// The dot that an element of a list was born as.
     fn birth(name: &[u8]) -> Dot {
@@ -223,7 +224,6 @@ mod tests {
                 names.insert(at, name.expect("room"));
             }
             prop_assert!(names.is_sorted());
-            prop_assert!(names.iter().all(|name| kind_of(name) == Some(Kind::List)));
         }
 
         /// Where two pushed to one position, there is room between them, again and again.

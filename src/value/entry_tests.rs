@@ -598,7 +598,7 @@ fn samples() -> Vec<Vec<u8>> {
     );
     // Told by somebody who does not know the author's write before it.
     let counted = fragment(&mut whole.clone(), &add(1 << 70), dot(9, 3));
-    whole.join_delta(&Fragment::new(counted.dot(), None, counted.part().clone()));
+    whole.join_delta(&Fragment::new(counted.dot(), None, counted.part().clone(), Vec::new()));
     push(&|out| encode_whole(out, b"key", &whole));
     let mut counted = entry(&[(set("5"), dot(1, 1))]);
     let delta = fragment(&mut counted, &add(-1), dot(2, 1));
@@ -617,22 +617,23 @@ fn the_formats_are_frozen() {
         "11 03 6b6579 2211000000000000 00000100 03 ac02 03 616263",
         // Plain with a block: the raw length stands before it.
         "31 03 6b6579 2211000000000000 00000100 03 ac02 9003 0d 1f070100ff7760070707070707",
-        // Whole: vector, cloud, metas, then the one field: a base "5" with +2, and a zero base
-        // with +0.5 and with 2^70.
+        // Whole: vector, cloud, metas, then no body but a string: a base "5" with +2, and a zero
+        // base with +0.5 and with 2^70.
         "02 03 6b6579 02 00000100 0200000000000000 02 00000200 0100000000000000 01
          01 0900000000000000 00000300 01
          02 0100000000000000 00000100 80 b817 0100000000000000 00000200 00
-         01 00 02 0100000000000000 00000100 01 01 35
+         80 02 0100000000000000 00000100 01 01 35
          01 00000100 0200000000000000 00 04
          0100000000000000 00000200 00
          02 00000200 0100000000000000 02 000000000000e03f 0000000000000000
          00000300 0900000000000000 01 00000000000000004000000000000000",
-        // Delta: dot, n, previous dot, the other named dot, metas, the base with its increment.
+        // Delta: dot, n, previous dot, the other named dot, metas, the base with its increment, no
+        // element that is gone.
         "03 03 6b6579 0200000000000000 00000100 02 01 0100000000000000
          01 0100000000000000 00000100 00
          01 0100000000000000 00000100 00
-         01 00 01 0100000000000000 00000100 01 01 35
-         01 00000100 0200000000000000 00 01",
+         80 01 0100000000000000 00000100 01 01 35
+         01 00000100 0200000000000000 00 01 00",
     ];
     for (sample, frozen) in samples().iter().zip(frozen) {
         let frozen: String = frozen.split_whitespace().collect();

@@ -16,20 +16,26 @@
 //! its receiver could not tell "dot 1's meta is removed" from "dot 1 is known", and would take the
 //! SET that follows for removed.
 //!
+//! Of a collection it tells element by element, and names those that are gone, so that a receiver
+//! need not look at all the others.
+//!
 //! `prev` is the author's previous write on the key: the receiver's version vector rises only if
 //! it holds that one, and else keeps the dot single. A stand-in's `prev` is not known.
 //!
 //! Bytes:
 //! ```text
 //! dot │ n varint │ prev: 0 unknown · 1 then hlc u64 │ cloud of the other named dots │ what is alive
+//!     │ gone count varint │ { type u8 │ name, varint-prefixed } …
 //! ```
 
 use crate::base::time::{Dot, Hlc};
 use crate::base::wire::{Cursor, Put, WireError};
 use crate::version::context::{Context, Mark, decode_cloud, decode_n, encode_cloud};
 
+use super::element::{kind_of, tag};
 use super::entry::Entry;
 use super::register::{decode_dot, encode_dot};
+use super::view::Kind;
 
 /// The part of an entry that one write changed. See the head of this file.
 #[derive(Clone, PartialEq, Debug)]
@@ -38,12 +44,21 @@ pub struct Fragment {
     prev: Option<Hlc>,
     /// Its context is a cloud only, and holds `dot`.
     part: Entry,
+    /// Elements of which it tells, and of which nothing it names is alive.
+    gone: Vec<(Kind, Vec<u8>)>,
 }
 
 impl Fragment {
-    pub(super) fn new(dot: Dot, prev: Option<Hlc>, part: Entry) -> Fragment {
+    pub(super) fn new(
+        dot: Dot,
+        prev: Option<Hlc>,
+        part: Entry,
+        mut gone: Vec<(Kind, Vec<u8>)>,
+    ) -> Fragment {
+        // In one order, however they lay in memory.
+        gone.sort_unstable();
         debug_assert!(part.context().vector().is_empty() && part.context().contains(dot));
-        Fragment { dot, prev, part }
+        Fragment { dot, prev, part, gone }
     }
 
     /// The write.
@@ -82,6 +97,11 @@ impl Fragment {
         &self.part
     }
 
+    /// Elements of which nothing is alive that this names.
+    pub(super) fn gone(&self) -> &[(Kind, Vec<u8>)] {
+        &self.gone
+    }
+
     /// Whether every LZ4 block unpacks to what it claims: for bytes that came from outside.
     pub fn verify(&self) -> bool {
         self.part.verify()
@@ -103,6 +123,11 @@ impl Fragment {
         let others = named.iter().filter(|mark| mark.dot != self.dot);
         encode_cloud(out, others, named.len() - 1);
         self.part.encode_store(out);
+        out.put_varint(self.gone.len() as u64);
+        for (kind, name) in &self.gone {
+            out.put_u8(tag(*kind));
+            out.put_bytes(name);
+        }
     }
 
     /// Reads a fragment from all of `bytes`.
@@ -125,7 +150,12 @@ impl Fragment {
             context.insert(mark.dot, mark.n);
         }
         let part = Entry::decode_store(&mut cursor, context)?;
+        let mut gone = Vec::new();
+        for _ in 0..cursor.varint()? {
+            let kind = kind_of(cursor.u8()?).ok_or(WireError::Malformed("type"))?;
+            gone.push((kind, cursor.bytes()?.to_vec()));
+        }
         cursor.end()?;
-        Ok(Fragment { dot, prev, part })
+        Ok(Fragment { dot, prev, part, gone })
     }
 }

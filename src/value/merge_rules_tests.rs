@@ -25,6 +25,12 @@ fn hset(name: &'static str, value: &'static str) -> Write {
     Change::edit(Kind::Hash, [Edit::field(name.as_bytes(), value.as_bytes())])
 }
 
+/// As HEXPIRE does it: with the value that it has seen.
+fn hexpire(name: &'static str, value: &'static str) -> Write {
+    let (name, value) = (name.as_bytes().into(), value.as_bytes().into());
+    Change::edit(Kind::Hash, [Edit::Set { name, value, expire_at: Some(LATER) }])
+}
+
 fn hincrby(name: &'static str, by: i128) -> Write {
     let amount = Amount::Int(by);
     Change::edit(Kind::Hash, [Edit::Add { name: name.as_bytes().into(), amount }])
@@ -157,6 +163,7 @@ fn hash_fields() {
         (vec![hset("f", "1")], hset("f", "2"), hset("f", "3"), "hash: f=3"),
         (vec![hset("f", "1")], hset("f", "2"), remove(Kind::Hash, "f"), "hash: f=2"),
         (vec![hset("f", "1"), hset("g", "1")], hset("f", "2"), Change::Delete, "hash: f=2"),
+        (vec![hset("f", "1")], hset("f", "2"), hexpire("f", "1"), "hash: f=1"),
         (vec![hset("f", "1")], hincrby("f", 1), hincrby("f", 2), "hash: f=4"),
         (vec![], hincrby("f", 1), hincrby("f", 2), "hash: f=3"),
         (vec![hset("f", "1")], hincrby("f", 1), hset("f", "9"), "hash: f=9"),

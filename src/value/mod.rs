@@ -1,6 +1,7 @@
 //! The lattice: what a key holds, and how two histories of it join (pure).
 
 pub mod apply;
+mod body;
 pub mod change;
 pub mod digest;
 mod edit;

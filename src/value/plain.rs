@@ -71,7 +71,7 @@ impl<'a> Plain<'a> {
     /// As [`Entry::digest`](super::entry::Entry::digest).
     pub fn digest(&self, seed: HashSeed, key_hash: u64) -> Digest {
         let terms = Terms { seed, key_hash };
-        terms.meta(self.dot).plus(terms.value(b"", self.dot))
+        terms.meta(self.dot).plus(terms.value(self.dot))
     }
 
     /// As [`Entry::state_digest`](super::entry::Entry::state_digest).

@@ -66,10 +66,15 @@ impl Record<'_> {
     pub fn join_into(&self, entry: &mut Entry) {
         match self {
             Record::Plain(plain) => entry.join(&Entry::from_plain(plain)),
-            Record::Whole(whole) => entry.join(whole),
-            Record::Delta(fragment) => entry.join_delta(fragment),
+            Record::Whole(whole) => {
+                entry.join(whole);
+                entry.prune_losers();
+            }
+            Record::Delta(fragment) => {
+                entry.join_delta(fragment);
+                entry.prune_told(fragment);
+            }
         }
-        entry.prune_losers();
     }
 }
 

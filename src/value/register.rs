@@ -227,6 +227,24 @@ impl Register {
         Register { siblings: SmallVec::from_buf([sibling]) }
     }
 
+    /// A register that holds one value on which nobody counted.
+    pub(super) fn single(dot: Dot, value: &Packed<'_>, expire_at: Option<UnixMs>) -> Register {
+        let base = Base::Stored(Stored::copy(value));
+        Register::of(Sibling { expire_at, ..Sibling::new(dot, base) })
+    }
+
+    /// The only value, if there is one on which nobody counted.
+    pub(super) fn as_single(&self) -> Option<(Dot, &Stored, Option<UnixMs>)> {
+        match &self.siblings[..] {
+            [Sibling { dot, base: Base::Stored(stored), increments, expire_at }]
+                if increments.is_empty() =>
+            {
+                Some((*dot, stored, *expire_at))
+            }
+            _ => None,
+        }
+    }
+
     /// The concurrent values, sorted by dot.
     pub fn siblings(&self) -> &[Sibling] {
         &self.siblings

@@ -278,9 +278,9 @@ impl Simulation {
         let (dot, part) = (fragment.dot(), fragment.part());
         let expires = matches!(self.made[&dot][..], [Atom::Meta(_)]);
         match self.mutant {
-            Mutant::NoPrev => Fragment::new(dot, Some(Hlc::ZERO), part.clone()),
+            Mutant::NoPrev => fragment.clone().without_prev(),
             Mutant::BareExpire if expires => {
-                Fragment::new(dot, fragment.prev(), part.without_values())
+                Fragment::new(dot, fragment.prev(), part.without_values(), Vec::new())
             }
             _ => fragment.clone(),
         }

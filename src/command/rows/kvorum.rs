@@ -65,7 +65,7 @@ pub const ROWS: &[Spec] = &[
             Group::Kvorum,
             "0.1.0",
             PER_SIBLING,
-            "Reads every concurrent value of a string, its version vector and a context token",
+            "Reads every concurrent value of a key, its version vector and a context token",
         )
         .args(&[KEY]),
     Spec::new("kv.set", -3, Run::Slot(siblings::set))

@@ -27,9 +27,19 @@ const KEYS: Arg = KEY.multiple();
 /// `value`.
 const VALUE: Arg = Arg::string("value");
 
+/// The arguments of HSCAN and its kin that they share: `cursor [MATCH pattern] [COUNT count]`.
+const SCAN_OPTIONS: [Arg; 3] = [
+    Arg::integer("cursor"),
+    Arg::pattern("pattern").token("MATCH").optional(),
+    Arg::integer("count").token("COUNT").optional(),
+];
+
 /// Costs that many rows share.
 const CONSTANT: &str = "O(1)";
 const PER_KEY: &str = "O(N) in the number of keys named";
+const PER_NAMED: &str = "O(N) in the number of elements named";
+const PER_ELEMENT: &str = "O(N) in the number of elements";
+const SCAN_COST: &str = "O(N) in COUNT; all calls together O(N) in the number of elements";
 const PER_LENGTH: &str = "O(N) in the length of the string";
 const PER_COMMAND: &str = "O(N) in the number of commands";
 const PER_CLIENT: &str = "O(N) in the number of this node's clients";

@@ -2,8 +2,7 @@
 """Asks a real redis-server for the replies of a transcript, and writes them into it.
 
     transcribe.py PORT FILE...              refreshes the replies in place
-    transcribe.py PORT --random SEED COUNT [FAMILY]
-                                            prints a transcript of random requests; of strings
+    transcribe.py PORT --random SEED COUNT [FAMILY]  prints a transcript of random requests
 
 The server is FLUSHALLed. A transcript is a line per request, words split at spaces and escaped
 as in Python bytes (`''` is the empty word), followed by a line with two spaces and the escaped
@@ -27,7 +26,7 @@ class Server:
             return line + self.file.read(int(size) + 2)
         if tag in b"*~%>" and size != b"-1":
             count = int(size) * (2 if tag == b"%" else 1)
-            return line + b"".join(self.reply() for _ in range(count))
+            return line + b"".join([self.reply() for _ in range(count)])
         return line
 
     def ask(self, words):
@@ -133,7 +132,7 @@ FIELD_OFFSETS = OFFSETS + ["#0", "#1", "#2", "#9", "#-1", "#", "#x"]
 WIDTHS = ["u1", "i1", "u2", "i3", "u8", "i8", "u13", "i16", "u32", "i33", "u63", "i63", "i64", "u64", "i65", "u0", "8", "U8"]
 
 
-def random_bits(rng):
+def random_bits_request(rng):
     pick = rng.choice
     keys = ["a", "b", "c", "d"]
     key = pick(keys)
@@ -176,13 +175,158 @@ def random_bits(rng):
     ])()
 
 
-# A request of each family.
-FAMILIES = {"strings": random_request, "bits": random_bits}
+def random_hash_request(rng):
+    pick = rng.choice
+    key, fields = pick(["h", "h", "h", "g", "g", "s"]), ["a", "b", "c", "", "\\x00\\xff"]
+    field, text = pick(fields), pick(TEXTS)
+    several = [pick(fields) for _ in range(pick([1, 2, 2, 3, 5]))]
+
+    def pairs():
+        return sum(([name, pick(TEXTS)] for name in several), pick([[], [], [], [], [], ["odd"]]))
+
+    def scan_options():
+        return sum((pick([["COUNT", pick(["100", "100", "0", "x", "-1"])], ["MATCH", pick(["*", "a*", "[ab]"])], ["FOO"], ["COUNT"]])
+                    for _ in range(pick([0, 0, 1, 1, 2]))), ["COUNT", "100"])
+
+    return pick([
+        lambda: ["HSET", key] + pairs(), lambda: ["HSET", key] + pairs(), lambda: ["hSeT", key, field, text],
+        lambda: ["HSET", key, field, text], lambda: ["HMSET", key] + pairs(), lambda: ["HSETNX", key, field, text],
+        lambda: ["HGET", key, field], lambda: ["HGET", key, field], lambda: ["HMGET", key] + several,
+        lambda: ["HGETALL", key], lambda: ["HGETALL", key], lambda: ["HDEL", key] + several, lambda: ["HDEL", key, field],
+        lambda: ["HEXISTS", key, field], lambda: ["HKEYS", key], lambda: ["HVALS", key], lambda: ["HLEN", key],
+        lambda: ["HSTRLEN", key, field], lambda: ["HINCRBY", key, field, pick(INTS)],
+        lambda: ["HINCRBY", key, field, pick(INTS)], lambda: ["HINCRBYFLOAT", key, "f", pick(FLOATS)],
+        # A field of its own: of great numbers Redis's long doubles keep no fraction.
+        lambda: ["HINCRBYFLOAT", key, "f", pick(FLOATS)], lambda: ["HSET", key, "f", pick(FLOATS + ["abc"])], lambda: ["HRANDFIELD", key, pick(["100", "0", "x", "9223372036854775807"])],
+        lambda: ["HRANDFIELD", "none"] + pick([[], ["5"], ["-5"], ["5", "WITHVALUES"], ["5", "FOO"]]),
+        lambda: ["HSCAN", key, pick(["0", "0", "0", "x"])] + scan_options(), lambda: ["TYPE", key],
+        lambda: pick([["DEL", key], ["SET", "s", "x"], ["EXISTS", key], ["TTL", key], ["EXPIRE", key, "100"]]),
+    ])()
+
+
+def random_set_request(rng):
+    pick = rng.choice
+    keys, members = ["p", "q", "r", "p", "q", "r", "p", "q", "r", "s", "none"], ["a", "b", "c", "1", "2", "", "\\x00\\xff", "x" * 70]
+    key, other, member = pick(keys), pick(keys), pick(members)
+    several = [pick(members) for _ in range(pick([1, 2, 2, 3, 5]))]
+    sources = [pick(keys) for _ in range(pick([1, 2, 2, 3, 4]))]
+
+    def scan_options():
+        return sum((pick([["COUNT", pick(["100", "100", "0", "x", "-1"])], ["MATCH", pick(["*", "a*", "[ab]"])], ["FOO"], ["COUNT"]])
+                    for _ in range(pick([0, 0, 1, 1, 2]))), ["COUNT", "100"])
+
+    def limit():
+        return sum((pick([["LIMIT", pick(["1", "2", "0", "-1", "x"])], ["LIMIT"], ["FOO"]]) for _ in range(pick([0, 0, 1, 1, 2]))), [])
+
+    return pick([
+        lambda: ["SADD", key] + several, lambda: ["SADD", key] + several, lambda: ["SADD", key] + several, lambda: ["sadd", key, member],
+        lambda: ["SREM", key] + several, lambda: ["SREM", key, member], lambda: ["SISMEMBER", key, member],
+        lambda: ["SMISMEMBER", key] + several, lambda: ["SMEMBERS", key], lambda: ["SMEMBERS", key], lambda: ["SCARD", key],
+        lambda: ["SPOP", key, pick(["100", "100", "0", "-1", "x"])], lambda: ["SPOP", "never"] + pick([[], ["5"], ["5", "6"]]),
+        lambda: ["SRANDMEMBER", key, pick(["100", "100", "0", "x"])], lambda: ["SRANDMEMBER", "never"] + pick([[], ["5"], ["-5"], ["5", "6"]]),
+        lambda: ["SMOVE", key, other, member], lambda: ["SMOVE", key, other, member],
+        lambda: ["SINTER"] + sources, lambda: ["SUNION"] + sources, lambda: ["SDIFF"] + sources,
+        lambda: ["SINTERSTORE", other] + sources, lambda: ["SUNIONSTORE", other] + sources, lambda: ["SDIFFSTORE", other] + sources,
+        lambda: ["SINTERCARD", str(len(sources))] + sources + limit(),
+        lambda: ["SINTERCARD", pick(["0", "-1", "x", "1", "9"])] + sources + limit(),
+        lambda: ["SSCAN", key, pick(["0", "0", "0", "x"])] + scan_options(), lambda: ["TYPE", key],
+        lambda: pick([["DEL", key], ["SET", "s", "x"], ["EXISTS", key], ["TTL", key], ["EXPIRE", key, "100"]]),
+    ])()
+
+
+# Their sums are exact, and Redis 7.0 prints them as 7.2 does.
+SCORES = ["1", "1", "2", "3", "2.5", "-0.75", "0", "10", "1e2", "-3", "0x10", "inf", "-inf", "nan", "x", "", "1e400"]
+SCORE_ENDS = ["-inf", "+inf", "-inf", "+inf", "0", "1", "(1", "2.5", "(3", "10", "(-3", "inf", "(inf", "x", "", "nan"]
+LEX_ENDS = ["-", "+", "-", "+", "[a", "(a", "[b", "(c", "[ab", "[", "(", "x", "", "[zz"]
+
+
+def random_zset_request(rng):
+    pick = rng.choice
+    # All members of l and m have one score: else Redis's ranges by name depend on how it keeps a set.
+    mixed, level = ["p", "q", "r"], ["l", "m"]
+    members = ["a", "b", "c", "ab", "1", "2", "", "\\x00\\xff", "x" * 70]
+    into, source = pick(mixed), pick(mixed * 4 + level + ["s", "none"])
+    flat, member = pick(level * 6 + ["s", "none"]), pick(members)
+    several = [pick(members) for _ in range(pick([1, 2, 2, 3, 5]))]
+    sources = [pick(mixed * 3 + level + ["t", "s", "none"]) for _ in range(pick([1, 2, 2, 2, 3]))]
+
+    def scored():
+        return [pick(SCORES), pick(members)]
+
+    def pairs():
+        return sum((scored() for _ in range(pick([1, 2, 2, 3, 5]))), pick([[], [], [], [], ["x"]]))
+
+    def conditions():
+        return [pick(["NX", "XX", "GT", "LT", "CH", "INCR", "ch", "CH", "xx"]) for _ in range(pick([0, 0, 1, 1, 2, 3]))]
+
+    def sometimes(*words):
+        return list(words) if rng.random() < 0.3 else []
+
+    def limit():
+        return sometimes("LIMIT", pick(["0", "0", "1", "2", "-1", "x"]), pick(["1", "2", "-1", "0", "100", "x"]))
+
+    def ranks():
+        return [pick(["0", "1", "2", "-1", "-2", "-100", "100", "x"]), pick(["0", "1", "3", "-1", "-1", "-3", "100", "x"])]
+
+    def by_score():
+        return [pick(SCORE_ENDS), pick(SCORE_ENDS)]
+
+    def by_lex():
+        return [pick(LEX_ENDS), pick(LEX_ENDS)]
+
+    def extra():
+        return sometimes("WITHSCORES") + sometimes("REV") + (["FOO"] if rng.random() < 0.02 else [])
+
+    def combined():
+        weights = ["WEIGHTS"] + [pick(["1", "2", "-1", "0.5", "0", "inf", "x"]) for _ in sources] + (["1"] if rng.random() < 0.05 else [])
+        return sometimes(*weights) + sometimes("AGGREGATE", pick(["SUM", "MIN", "MAX", "max", "AVG"]))
+
+    def counted():
+        return [pick([str(len(sources))] * 20 + ["0", "-1", "x", "9"])] + sources
+
+    def store():
+        name, keys = pick(["ZUNIONSTORE", "ZINTERSTORE", "ZDIFFSTORE", "ZUNIONSTORE"]), counted()
+        return [name, into] + keys + ([] if name == "ZDIFFSTORE" else combined()) + (["FOO"] if rng.random() < 0.03 else [])
+
+    def combine():
+        name, keys = pick(["ZUNION", "ZINTER", "ZDIFF", "ZUNION", "ZINTER"]), counted()
+        return [name] + keys + ([] if name == "ZDIFF" else combined()) + sometimes("WITHSCORES")
+
+    return pick([
+        lambda: ["ZADD", into] + conditions() + pairs(), lambda: ["ZADD", into] + pairs(), lambda: ["zadd", pick(mixed + ["s"])] + scored(),
+        lambda: ["ZADD", into] + conditions() + scored(), lambda: ["ZADD", into] + sum(([pick(SCORES[:10]), name] for name in several), []),
+        lambda: ["ZADD", pick(level)] + sum((["0", name] for name in several), []), lambda: ["ZADD", pick(level)] + sum((["0", name] for name in several), []),
+        lambda: ["ZINCRBY", pick(mixed * 5 + ["s"])] + scored(), lambda: ["ZINCRBY", into] + scored(), lambda: ["ZREM", source] + several,
+        lambda: ["ZCARD", source], lambda: ["ZSCORE", source, member], lambda: ["ZMSCORE", source] + several,
+        lambda: ["ZRANK", source, member], lambda: ["ZREVRANK", source, member],
+        lambda: ["ZRANGE", source] + ranks() + extra() + limit(), lambda: ["ZRANGE", source, "0", "-1", "WITHSCORES"], lambda: ["ZRANGE", source, "0", "-1", "WITHSCORES"],
+        lambda: ["ZRANGE", source] + by_score() + ["BYSCORE"] + extra() + limit(), lambda: ["ZRANGE", flat] + by_lex() + ["BYLEX"] + sometimes("REV") + limit(),
+        lambda: ["ZREVRANGE", source] + ranks() + sometimes("WITHSCORES"), lambda: ["ZRANGEBYSCORE", source] + by_score() + sometimes("WITHSCORES") + limit(),
+        lambda: ["ZREVRANGEBYSCORE", source] + by_score() + limit() + sometimes("WITHSCORES"), lambda: ["ZRANGEBYLEX", flat] + by_lex() + limit(),
+        lambda: ["ZREVRANGEBYLEX", flat] + by_lex() + limit(), lambda: ["ZCOUNT", source] + by_score(), lambda: ["ZLEXCOUNT", flat] + by_lex(),
+        lambda: ["ZRANGESTORE", into, source] + ranks() + sometimes("REV"), lambda: ["ZRANGESTORE", into, source] + by_score() + ["BYSCORE"] + sometimes("REV") + limit(),
+        lambda: ["ZRANGESTORE", into, flat] + by_lex() + ["BYLEX"] + sometimes("REV") + limit(),
+        lambda: ["ZREMRANGEBYRANK", source] + ranks(), lambda: ["ZREMRANGEBYSCORE", source] + by_score(), lambda: ["ZREMRANGEBYLEX", flat] + by_lex(),
+        lambda: [pick(["ZPOPMIN", "ZPOPMAX"]), source] + pick([[], [], ["1"], ["2"], ["0"], ["-1"], ["x"], ["1", "2"]]),
+        lambda: ["ZMPOP"] + counted() + [pick(["MIN", "MAX", "min", "MIN", "MAX", "MID"])] + sometimes("COUNT", pick(["1", "2", "100", "0", "x"])),
+        lambda: ["ZRANDMEMBER", source, pick(["100", "100", "0", "x"])], lambda: ["ZRANDMEMBER", "never"] + pick([[], ["5"], ["-5"], ["5", "WITHSCORES"], ["5", "FOO"]]),
+        combine, combine, combine, store, store, store,
+        lambda: ["ZINTERCARD"] + counted() + sometimes("LIMIT", pick(["1", "2", "0", "-1", "x"])),
+        lambda: ["ZSCAN", source, pick(["0", "0", "0", "x"]), "COUNT", pick(["100", "100", "0", "x"])] + sometimes("MATCH", pick(["*", "a*", "[ab]"])),
+        lambda: ["SADD", "t"] + several, lambda: ["SREM", "t"] + several, lambda: ["TYPE", into],
+        lambda: pick([["DEL", into], ["SET", "s", "x"], ["EXISTS", into], ["TTL", into], ["EXPIRE", into, "100"], ["DEL", pick(level)]]),
+    ])()
+
+
+FAMILIES = {
+    "strings": random_request, "hashes": random_hash_request, "sets": random_set_request, "zsets": random_zset_request,
+    "bits": random_bits_request,
+}
 
 
 def print_random(port, seed, count, family="strings"):
     server, rng = Server(port), random.Random(seed)
-    print(f"# {count} random requests, seed {seed}, answered by redis-server 7.0.15.")
+    print(f"# {count} random requests of {family}, seed {seed}, answered by redis-server 7.0.15.")
     for _ in range(count):
         line = " ".join("''" if word == "" else word.replace(" ", "\\x20") for word in FAMILIES[family](rng))
         reply = server.ask(words_of(line))

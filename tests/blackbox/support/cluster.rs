@@ -104,19 +104,23 @@ struct Node {
 }
 
 impl Cluster {
-    /// Starts `nodes` nodes whose keys live on `n` of them, and waits until all serve.
+    /// Starts `nodes` nodes whose keys live on `n` of them, and waits until all serve and know each
+    /// other.
     pub(crate) fn start(nodes: usize, n: usize, r: usize, w: usize) -> Cluster {
         Cluster::with(Options::new(nodes, n, r, w))
     }
 
-    /// Starts what `options` say, and waits until all serve.
+    /// Starts what `options` say, and waits until all serve and know each other.
     pub(crate) fn with(options: Options) -> Cluster {
         let mut places = Some(Places::take(options.nodes));
         for attempt in 1.. {
             let mut cluster = Cluster::prepare(&options, places.take().expect("put back below"));
             (1..=options.nodes).for_each(|node| cluster.spawn(node));
             match cluster.await_ready() {
-                Ok(()) => return cluster,
+                Ok(()) => {
+                    cluster.await_settled();
+                    return cluster;
+                }
                 Err(what) if attempt < STARTS_MAX && what.contains("exited") => {
                     eprintln!("start {attempt}: {what}");
                     places = Some(std::mem::replace(&mut cluster._places, Places(0)));
@@ -197,6 +201,29 @@ impl Cluster {
 
     fn await_ready(&mut self) -> Result<(), String> {
         (1..=self.options.nodes).try_for_each(|node| self.ready(node, READY_WITHIN))
+    }
+
+    /// Waits until every node has heard all others, has compared itself with them and is kept what
+    /// it may miss: what befalls a node before that tells nothing of a cluster that runs.
+    fn await_settled(&self) {
+        for node in 1..=self.options.nodes {
+            until("the nodes know each other", READY_WITHIN, || {
+                let mut client = self.client(node);
+                let mut number = |section, field| {
+                    let value = client.info(section, field).map_err(|error| error.to_string())?;
+                    if value == "0" { Ok(()) } else { Err(format!("n{node}: {field}:{value}")) }
+                };
+                number("quorum", "vnodes_unsettled")?;
+                number("peers", "streams_with_gap")?;
+                let told = client.say("KV.STATUS").map_err(|error| error.to_string())?.lines();
+                let words: Vec<&str> = told.iter().map(|line| line.trim()).collect();
+                let heard = |two: &&[&str]| two[0] == "\"counting\"" && two[1] == ":1";
+                match words.windows(2).filter(heard).count() {
+                    count if count == self.options.nodes => Ok(()),
+                    count => Err(format!("n{node} has heard {count}")),
+                }
+            });
+        }
     }
 
     /// Waits until `node` answers `PING` and finds its cluster in order.
