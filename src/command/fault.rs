@@ -8,6 +8,9 @@ use crate::base::wire::Put;
 use crate::value::token::TokenError;
 use crate::value::view::WrongType;
 
+use super::bitmap::BitmapError;
+use super::dump::RestoreError;
+use super::hyperloglog_sketch::SketchError;
 use super::spec::Call;
 
 /// Why a keyed command was refused. Nothing was changed.
@@ -135,6 +138,12 @@ pub enum Fault<'a> {
     LongTimeout,
     /// OBJECT FREQ, which only an LFU policy could answer.
     NoFrequency,
+    /// What a command on bits cannot do.
+    Bitmap(BitmapError),
+    /// A string that is no HyperLogLog, or a damaged one.
+    Sketch(SketchError),
+    /// What RESTORE cannot restore.
+    Restore(RestoreError),
     /// A context token that was not made here, or not for this key.
     Token(TokenError),
     /// A subcommand that the container command (first, in capitals) lacks.
@@ -248,6 +257,9 @@ impl Fault<'_> {
                 "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
                  switching between policies at runtime LRU and LFU data will take some time to adjust."
             }
+            Fault::Bitmap(error) => error.text(),
+            Fault::Sketch(error) => error.text(),
+            Fault::Restore(error) => error.text(),
             Fault::ExpireTime(command) => {
                 return joined(&[b"ERR invalid expire time in '", command.as_bytes(), END]);
             }

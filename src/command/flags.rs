@@ -115,6 +115,10 @@ pub enum Category {
     Hash,
     /// Strings.
     String,
+    /// Strings as rows of bits.
+    Bitmap,
+    /// Strings that estimate how many different things were seen.
+    Hyperloglog,
     /// Publish and subscribe.
     Pubsub,
     /// For operators.
@@ -137,7 +141,7 @@ pub enum Category {
 
 impl Category {
     /// Every category with its name, in Redis's order.
-    pub const ALL: [(Category, &'static str); 17] = [
+    pub const ALL: [(Category, &'static str); 19] = [
         (Category::Keyspace, "keyspace"),
         (Category::Read, "read"),
         (Category::Write, "write"),
@@ -146,6 +150,8 @@ impl Category {
         (Category::List, "list"),
         (Category::Hash, "hash"),
         (Category::String, "string"),
+        (Category::Bitmap, "bitmap"),
+        (Category::Hyperloglog, "hyperloglog"),
         (Category::Pubsub, "pubsub"),
         (Category::Admin, "admin"),
         (Category::Fast, "fast"),

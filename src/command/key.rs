@@ -1,11 +1,11 @@
 //! Keys of any type: DEL, EXISTS, TYPE, RENAME, COPY and their kin.
 
-use std::borrow::Cow;
-
 use crate::value::change::{Change, Expire};
-use crate::value::view::View;
+use crate::value::element::Element;
+use crate::value::view::{Kind, View, WrongType};
 
 use super::fault::{Fault, answer};
+use super::hyperloglog::whole_string;
 use super::number::{int, is};
 use super::spec::Call;
 
@@ -31,10 +31,21 @@ pub fn type_of(call: &mut Call<'_, '_>) {
     call.reply.simple(name);
 }
 
-/// The change that makes another key hold what `view` shows, with its time to live.
-fn transplant<'a>(view: &View<'_>) -> Result<Change<'a>, Fault<'a>> {
-    let value = Cow::Owned(view.string()?.into_owned());
-    Ok(Change::Put { value, expire: view.expire_at.map_or(Expire::Clear, Expire::At) })
+/// The change that makes another key hold what `view` shows of `key`, with its time to live. Of
+/// concurrent values only the visible one goes along, but HyperLogLogs are one.
+fn transplant<'a>(
+    call: &Call<'_, '_>,
+    key: &[u8],
+    view: &View<'_>,
+) -> Result<Change<'a>, WrongType> {
+    if view.kind != Kind::String {
+        let fields = view.fields(view.kind)?;
+        let elements = fields.iter().map(Element::into_owned).collect();
+        return Ok(Change::make(view.kind, view.expire_at, elements));
+    }
+    let value = whole_string(call.views, key, call.now, view)?.into_owned().into();
+    let expire = view.expire_at.map_or(Expire::Clear, Expire::At);
+    Ok(Change::Put { value, expire })
 }
 
 /// `RENAME key newkey`.
@@ -62,7 +73,7 @@ fn move_key<'a>(call: &mut Call<'a, '_>, only_if_free: bool) -> Result<bool, Fau
     if from == to || (only_if_free && call.views.view(to).is_some()) {
         return Ok(false);
     }
-    call.changes.push((to, transplant(&view)?));
+    call.changes.push((to, transplant(call, from, &view)?));
     call.changes.push((from, Change::Delete));
     Ok(true)
 }
@@ -78,7 +89,7 @@ pub fn copy(call: &mut Call<'_, '_>) {
         let source = call.views.view(from);
         let source = source.filter(|_| replace || call.views.view(to).is_none());
         if let Some(view) = &source {
-            call.changes.push((to, transplant(view)?));
+            call.changes.push((to, transplant(call, from, view)?));
         }
         call.reply.integer(i64::from(source.is_some()));
         Ok(())

@@ -13,7 +13,9 @@ use crate::value::view::{Body, Kind, View, Views};
 
 use super::model::{Model, ask, words};
 use super::spec::Keyed;
-use super::{counter, expiry, key, lcs, object, range, string};
+use super::{
+    bitmap, bitmap_field, counter, dump, expiry, hyperloglog, key, lcs, object, range, string,
+};
 
 fn put(value: &str, expire: Expire) -> Change<'static> {
     Change::Put { value: value.as_bytes().to_vec().into(), expire }
@@ -98,6 +100,26 @@ fn commands_name_their_changes() {
         (key::renamenx, "RENAMENX t s", ":0\r\n", vec![]),
         (key::copy, "COPY t x", ":1\r\n", vec![("x", put("x", Expire::At(at)))]),
         (key::copy, "COPY t s", ":0\r\n", vec![]),
+        (bitmap::setbit, "SETBIT s 7 1", ":0\r\n", vec![("s", put("uext", Expire::Keep))]),
+        (bitmap::setbit, "SETBIT s 7 0", ":0\r\n", vec![]),
+        (bitmap::setbit, "SETBIT x 9 0", ":0\r\n", vec![("x", put("\0\0", Expire::Clear))]),
+        (bitmap::bitop, "BITOP OR t s n", ":4\r\n", vec![("t", put("wext", Expire::Clear))]),
+        (bitmap::bitop, "BITOP AND s x", ":0\r\n", vec![("s", Change::Delete)]),
+        (bitmap::bitop, "BITOP AND y x", ":0\r\n", vec![]),
+        (
+            bitmap_field::bitfield,
+            "BITFIELD t SET u8 0 65 GET u8 0",
+            "*2\r\n:120\r\n:65\r\n",
+            vec![("t", put("A", Expire::Keep))],
+        ),
+        (bitmap_field::bitfield, "BITFIELD t SET u8 0 120", "*1\r\n:120\r\n", vec![]),
+        (bitmap_field::bitfield, "BITFIELD t GET u8 9", "*1\r\n:0\r\n", vec![]),
+        (
+            bitmap_field::bitfield,
+            "BITFIELD x OVERFLOW FAIL SET u4 4 16",
+            "*1\r\n$-1\r\n",
+            vec![("x", put("\0", Expire::Clear))],
+        ),
         (object::memory_usage, "MEMORY USAGE s SAMPLES 0", ":53\r\n", vec![]),
         (object::object_refcount, "OBJECT REFCOUNT s", ":1\r\n", vec![]),
     ];
@@ -133,6 +155,22 @@ fn another_type_is_refused_or_overlooked_as_in_redis() {
         "INCR l",
         "DECRBY l 2",
         "INCRBYFLOAT l x",
+        "SETBIT l 0 1",
+        "GETBIT l 0",
+        "BITCOUNT l",
+        "BITCOUNT l 0 1",
+        "BITPOS l 1",
+        "BITPOS l 1 0",
+        "BITOP OR x s l",
+        "BITOP NOT x l",
+        "BITFIELD l",
+        "BITFIELD l SET u8 0 1",
+        "BITFIELD_RO l GET u8 0",
+        "PFADD l x",
+        "PFCOUNT l",
+        "PFCOUNT x l",
+        "PFMERGE l",
+        "PFMERGE x l",
     ];
     for line in refused {
         let reply = run(&mut model, line);
@@ -147,6 +185,20 @@ fn another_type_is_refused_or_overlooked_as_in_redis() {
         ("EXISTS l", ":1\r\n"),
         ("SETNX l v", ":0\r\n"),
         ("SET l v NX", "$-1\r\n"),
+        ("SETBIT l x 1", "-ERR bit offset is not an integer or out of range\r\n"),
+        (
+            "BITFIELD l GET u64 0",
+            concat!(
+                "-ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported ",
+                "but i64 is.\r\n"
+            ),
+        ),
+        // As Redis 7.2: the one of the transcripts still looks at the key first.
+        ("BITCOUNT l 0", "-ERR syntax error\r\n"),
+        ("BITCOUNT none x 0", "-ERR value is not an integer or out of range\r\n"),
+        ("BITCOUNT none 0 0 x", "-ERR syntax error\r\n"),
+        ("BITPOS l 1 x", "-ERR value is not an integer or out of range\r\n"),
+        ("BITPOS none 0 0 0 x", "-ERR syntax error\r\n"),
         ("LCS l s FOO", "-ERR The specified keys must contain string values\r\n"),
         ("EXPIRE l 100", ":1\r\n"),
         ("TTL l", ":100\r\n"),
@@ -182,9 +234,10 @@ fn time_takes_keys_at_their_very_millisecond() {
 struct Giants;
 
 impl Views for Giants {
-    fn view(&self, _: &[u8]) -> Option<View<'_>> {
+    fn view(&self, key: &[u8]) -> Option<View<'_>> {
         let body = Body::Stored(Packed { raw_len: VALUE_SIZE_MAX as u32, lz4: true, bytes: &[] });
-        Some(View { kind: Kind::String, expire_at: None, memory: VALUE_SIZE_MAX, body })
+        let view = View { kind: Kind::String, expire_at: None, memory: VALUE_SIZE_MAX, body };
+        (key != b"none").then_some(view)
     }
 }
 
@@ -198,6 +251,11 @@ fn strings_do_not_outgrow_their_limit() {
         ),
         (range::strlen, "STRLEN k", ":536870912\r\n"),
         (range::setrange, "SETRANGE k 9 ''", ":536870912\r\n"),
+        (
+            bitmap_field::bitfield,
+            "BITFIELD none SET u8 4294967295 1",
+            "-ERR string exceeds maximum allowed size (proto-max-bulk-len)\r\n",
+        ),
     ] {
         let request = words(line);
         let request: Vec<&[u8]> = request.iter().map(Vec::as_slice).collect();
@@ -409,7 +467,7 @@ impl Plain {
 }
 
 /// Every keyed function, with how many arguments its row promises it.
-const ALL: [(Keyed, usize); 38] = [
+const ALL: [(Keyed, usize); 50] = [
     (string::get, 2),
     (string::mget_part, 2),
     (string::set, 3),
@@ -448,10 +506,22 @@ const ALL: [(Keyed, usize); 38] = [
     (expiry::persist, 2),
     (object::object, 2),
     (object::memory_usage, 2),
+    (bitmap::setbit, 4),
+    (bitmap::getbit, 3),
+    (bitmap::bitcount, 2),
+    (bitmap::bitpos, 3),
+    (bitmap::bitop, 4),
+    (bitmap_field::bitfield, 2),
+    (bitmap_field::bitfield_ro, 2),
+    (hyperloglog::pfadd, 2),
+    (hyperloglog::pfcount, 2),
+    (hyperloglog::pfmerge, 2),
+    (dump::dump_key, 2),
+    (dump::restore, 4),
 ];
 
 fn any_word() -> impl Strategy<Value = Vec<u8>> {
-    const WORDS: [&str; 26] = [
+    const WORDS: [&str; 36] = [
         "s",
         "n",
         "t",
@@ -478,6 +548,16 @@ fn any_word() -> impl Strategy<Value = Vec<u8>> {
         "ENCODING",
         "FREQ",
         "SAMPLES",
+        "BIT",
+        "OR",
+        "NOT",
+        "INCRBY",
+        "OVERFLOW",
+        "SAT",
+        "u8",
+        "i64",
+        "ABSTTL",
+        "IDLETIME",
     ];
     prop_oneof![
         4 => prop::sample::select(WORDS.to_vec()).prop_map(|word| word.as_bytes().to_vec()),

@@ -3,11 +3,13 @@
 //! Routing, arity, quorum, ACL category, `COMMAND` and `COMMAND DOCS` all come from the row.
 
 pub mod bitmap;
+pub mod bitmap_field;
 pub mod blocking;
 pub mod chance;
 pub mod collection;
 pub mod counter;
 pub mod docs;
+pub mod dump;
 pub mod element_scan;
 pub mod expiry;
 pub mod fault;
@@ -17,6 +19,7 @@ pub mod hash;
 pub mod hash_expiry;
 pub mod help;
 pub mod hyperloglog;
+pub mod hyperloglog_sketch;
 pub mod introspect;
 pub mod key;
 pub mod keyspec;
@@ -43,7 +46,11 @@ pub mod zset_range;
 pub mod zset_score;
 
 #[cfg(test)]
+mod dump_tests;
+#[cfg(test)]
 mod hash_tests;
+#[cfg(test)]
+mod hyperloglog_tests;
 #[cfg(test)]
 mod keyed_tests;
 #[cfg(test)]

@@ -9,10 +9,12 @@ use std::collections::HashMap;
 use smallvec::SmallVec;
 
 use crate::base::float::Wide;
-use crate::base::time::UnixMs;
+use crate::base::id::Actor;
+use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::resp::reply::{Protocol, Reply};
 use crate::value::change::{Amount, Change, Edit, Expire};
 use crate::value::element::Element;
+use crate::value::entry::Entry;
 use crate::value::fields::Fields;
 use crate::value::packed::Packed;
 use crate::value::view::{Body, Kind, View, Views};
@@ -179,6 +181,21 @@ impl Views for Model {
             body,
         })
     }
+
+    /// A history of one write.
+    fn history(&self, key: &[u8]) -> Option<Entry> {
+        let kept =
+            self.keys.get(key).filter(|kept| kept.expire_at.is_none_or(|at| at > self.now))?;
+        let expire = kept.expire_at.map_or(Expire::Clear, Expire::At);
+        let change = match kept.kind {
+            Kind::String => Change::Put { value: Cow::Borrowed(&kept.value), expire },
+            kind => Change::make(kind, kept.expire_at, kept.elements.clone()),
+        };
+        let mut entry = Entry::new();
+        let dot = Dot::new(Hlc(1), Actor(1));
+        entry.apply(&change, dot, self.now).expect("a first write");
+        Some(entry)
+    }
 }
 
 impl Model {
@@ -191,6 +208,11 @@ impl Model {
     pub(super) fn plant(&mut self, key: &[u8], kind: Kind) {
         let elements = vec![Element::scored(b"planted".to_vec(), 1.0)];
         self.keys.insert(key.to_vec(), Kept { elements, ..Kept::new(kind) });
+    }
+
+    /// Applies a change as if some command had asked for it.
+    pub(super) fn make(&mut self, key: &[u8], change: Change<'_>) {
+        self.apply(key, &change);
     }
 
     /// Runs and applies a whole command; its reply.

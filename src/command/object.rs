@@ -1,5 +1,7 @@
 //! How a key is kept: OBJECT, and MEMORY USAGE.
 
+use crate::value::element::Element;
+use crate::value::fields::Fields;
 use crate::value::view::{Kind, Usage, View};
 
 use super::fault::{Fault, answer};
@@ -61,17 +63,66 @@ pub fn object_encoding(call: &mut Call<'_, '_>) {
     });
 }
 
+/// Redis's defaults: up to how many elements of which length lie in one block.
+const LISTPACK_COUNT_MAX: usize = 128;
+const LISTPACK_VALUE_SIZE_MAX: usize = 64;
+const INTSET_COUNT_MAX: usize = 512;
+
+/// `list-max-listpack-size -2`: a list's only block.
+const LIST_SIZE_MAX: usize = 8 << 10;
+
+/// By what the value holds now. Redis goes by what it ever held: a hash that was large once stays a
+/// hash table there. Looks at no more elements than one block of Redis's has.
 fn encoding<'a>(view: &View<'_>) -> Result<&'static str, Fault<'a>> {
-    Ok(match view.kind {
-        Kind::String => match view.string_len()? {
+    if view.kind == Kind::String {
+        return Ok(match view.string_len()? {
             len if len <= INT_SIZE_MAX && plain_integer(&view.string()?).is_some() => "int",
             len if len <= EMBSTR_SIZE_MAX => "embstr",
             _ => "raw",
-        },
+        });
+    }
+    let fields = view.fields(view.kind)?;
+    let is_short = |element: Element<'_>| {
+        element.name.len().max(element.value.len()) <= LISTPACK_VALUE_SIZE_MAX
+    };
+    let is_small = || fields.len() <= LISTPACK_COUNT_MAX && fields.iter().all(is_short);
+    let is_integer = |element: Element<'_>| plain_integer(&element.name).is_some();
+    Ok(match view.kind {
+        Kind::Set if fields.len() <= INTSET_COUNT_MAX && fields.iter().all(is_integer) => "intset",
+        Kind::List if is_one_block(&fields) => "listpack",
         Kind::List => "quicklist",
-        Kind::Hash | Kind::Set => "hashtable",
+        _ if is_small() => "listpack",
         Kind::Zset => "skiplist",
+        Kind::Hash | Kind::Set | Kind::String => "hashtable",
     })
+}
+
+/// Whether a list's elements fit one listpack of Redis's, which does not count what the last one
+/// needs beside itself.
+fn is_one_block(list: &Fields<'_>) -> bool {
+    let mut size = 7;
+    list.iter().all(|element| {
+        let fits = size + element.value.len() <= LIST_SIZE_MAX;
+        size += listpack_size(&element.value);
+        fits
+    })
+}
+
+/// Bytes of an element in a listpack: how it is coded, what it is, and the way back to its start.
+fn listpack_size(value: &[u8]) -> usize {
+    let number = if value.len() <= INT_SIZE_MAX { plain_integer(value) } else { None };
+    let coded = match (number, value.len()) {
+        (Some(0..=127), _) => 1,
+        (Some(-4_096..=4_095), _) => 2,
+        (Some(-32_768..=32_767), _) => 3,
+        (Some(-8_388_608..=8_388_607), _) => 4,
+        (Some(-2_147_483_648..=2_147_483_647), _) => 5,
+        (Some(_), _) => 9,
+        (None, len @ ..64) => 1 + len,
+        (None, len @ ..4_096) => 2 + len,
+        (None, len) => 5 + len,
+    };
+    coded + if coded < 128 { 1 } else { 2 }
 }
 
 /// `OBJECT REFCOUNT key`: values are never shared here.
@@ -202,6 +253,64 @@ mod tests {
         keyed(&mut Call { args, now, random, views: seen, reply: out, changes: &mut changes });
         assert!(views.1.is_empty(), "nothing is fetched for an answer about the form");
         String::from_utf8_lossy(&reply.bytes).trim_end().to_owned()
+    }
+
+    #[test]
+    fn the_form_follows_the_elements() {
+        let shown = |kind, elements: Vec<Element<'static>>| {
+            let body = Body::Fields(Fields::listed(kind, elements));
+            encoding(&View { kind, expire_at: None, memory: 0, body }).expect("a collection")
+        };
+        let text = |len: usize| vec![b'x'; len];
+        let many = |count: usize, make: fn(String) -> Element<'static>| {
+            (0..count).map(|nth| make(nth.to_string())).collect::<Vec<_>>()
+        };
+        let field = |name: String| Element::field(name.into_bytes(), &b"v"[..]);
+        assert_eq!(shown(Kind::Hash, many(128, field)), "listpack");
+        assert_eq!(shown(Kind::Hash, many(129, field)), "hashtable");
+        assert_eq!(shown(Kind::Hash, vec![Element::field(text(64), text(64))]), "listpack");
+        assert_eq!(shown(Kind::Hash, vec![Element::field(text(65), text(1))]), "hashtable");
+        assert_eq!(shown(Kind::Hash, vec![Element::field(text(1), text(65))]), "hashtable");
+        let member = |name: String| Element::member(name.into_bytes());
+        let word = |name: String| Element::member(format!("m{name}").into_bytes());
+        assert_eq!(shown(Kind::Set, many(512, member)), "intset");
+        assert_eq!(shown(Kind::Set, many(513, member)), "hashtable");
+        assert_eq!(shown(Kind::Set, vec![Element::member(&b"01"[..])]), "listpack");
+        assert_eq!(shown(Kind::Set, many(128, word)), "listpack");
+        assert_eq!(shown(Kind::Set, many(129, word)), "hashtable");
+        assert_eq!(shown(Kind::Set, vec![Element::member(text(65))]), "hashtable");
+        assert_eq!(shown(Kind::Zset, many(128, word)), "listpack");
+        assert_eq!(shown(Kind::Zset, many(129, word)), "skiplist");
+        assert_eq!(shown(Kind::Zset, vec![Element::scored(text(65), 1.0)]), "skiplist");
+        let item = |value: String| Element::item(value.into_bytes());
+        // 128 elements take 2 bytes, the others 3.
+        assert_eq!(shown(Kind::List, many(128 + 2_642, item)), "listpack");
+        assert_eq!(shown(Kind::List, many(128 + 2_643, item)), "quicklist");
+        assert_eq!(shown(Kind::List, vec![Element::item(text(8_185))]), "listpack");
+        assert_eq!(shown(Kind::List, vec![Element::item(text(8_186))]), "quicklist");
+    }
+
+    #[test]
+    fn elements_take_as_much_as_in_a_listpack() {
+        for (value, size) in [
+            ("0", 2),
+            ("127", 2),
+            ("128", 3),
+            ("-1", 3),
+            ("-4096", 3),
+            ("4096", 4),
+            ("-32769", 5),
+            ("8388608", 6),
+            ("2147483648", 10),
+            ("", 2),
+            ("01", 4),
+        ] {
+            assert_eq!(listpack_size(value.as_bytes()), size, "{value}");
+        }
+        assert_eq!(
+            [63, 64, 4_095, 4_096].map(|len| listpack_size(&vec![b'x'; len])),
+            [65, 67, 4_099, 4_103]
+        );
     }
 
     #[test]

@@ -10,7 +10,9 @@ use super::number::{grown_len, integer};
 use super::spec::Call;
 
 /// The string to be changed (none is an empty one), and what becomes of its time to live.
-fn base<'v, 'a>(view: Option<&'v View<'_>>) -> Result<(Cow<'v, [u8]>, Expire), Fault<'a>> {
+pub(super) fn base<'v, 'a>(
+    view: Option<&'v View<'_>>,
+) -> Result<(Cow<'v, [u8]>, Expire), Fault<'a>> {
     Ok(match view {
         Some(view) => (view.string()?, Expire::Keep),
         None => (Cow::Borrowed(&[]), Expire::Clear),

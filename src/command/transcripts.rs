@@ -114,6 +114,26 @@ fn random_requests() {
 }
 
 #[test]
+fn bitmaps() {
+    replay(include_str!("transcripts/bitmaps.txt"));
+}
+
+#[test]
+fn hyperloglogs() {
+    replay(include_str!("transcripts/hyperloglogs.txt"));
+}
+
+#[test]
+fn restore() {
+    replay(include_str!("transcripts/restore.txt"));
+}
+
+#[test]
+fn random_requests_of_bitmaps() {
+    replay(include_str!("transcripts/random_bits.txt"));
+}
+
+#[test]
 fn random_requests_of_sorted_sets() {
     replay(include_str!("transcripts/random_zsets.txt"));
 }
@@ -136,4 +156,9 @@ fn sets() {
 #[test]
 fn random_requests_of_sets() {
     replay(include_str!("transcripts/random_sets.txt"));
+}
+
+#[test]
+fn keys_of_every_type() {
+    replay(include_str!("transcripts/kinds.txt"));
 }

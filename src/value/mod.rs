@@ -20,6 +20,8 @@ pub mod view;
 #[cfg(test)]
 mod entry_tests;
 #[cfg(test)]
+mod merge_rules_tests;
+#[cfg(test)]
 mod siblings_tests;
 #[cfg(test)]
 mod simulation;

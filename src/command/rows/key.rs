@@ -1,6 +1,7 @@
 //! The rows of keys, whatever they hold: deletion, expiry, renaming, iteration.
 
 use crate::command::docs::{Arg, Group};
+use crate::command::dump;
 use crate::command::expiry;
 use crate::command::flags::{Access, Category, Flag};
 use crate::command::key;
@@ -78,6 +79,7 @@ const REMOVED: &[KeySpec] = &[KeySpec::from(1, 1, &[Rm, Delete])];
 const NAMED: &[KeySpec] = &[KeySpec::from(1, 1, &[Ro])];
 
 const PER_KEYSPACE: &str = "O(N) in the number of keys of the cluster";
+const PER_SIZE: &str = "O(N) in the size of the value";
 const DANGEROUS: &[Category] = &[Category::Keyspace, Category::Dangerous];
 
 /// The rows.
@@ -171,7 +173,7 @@ pub const ROWS: &[Spec] = &[
         .docs(
             Group::Generic,
             "6.2.0",
-            "O(N) in the size of the value",
+            PER_SIZE,
             "Copies what a key holds to another key of its slot",
         )
         .args(&[
@@ -179,6 +181,29 @@ pub const ROWS: &[Spec] = &[
             Arg::key("destination", 1),
             Arg::integer("destination-db").token("DB").optional(),
             Arg::word("replace", "REPLACE").optional(),
+        ]),
+    row("dump", 2, &[Readonly], Run::Slot(dump::dump_key))
+        .keys(SHOWN)
+        .tips(&["nondeterministic_output"])
+        .docs(
+            Group::Generic,
+            "2.6.0",
+            PER_SIZE,
+            "Answers what a key holds as bytes that RESTORE understands; they are Kvorum's, not Redis's",
+        )
+        .args(ONLY_KEY),
+    Spec::new("restore", -4, Run::Slot(dump::restore))
+        .flags(&[Write, Denyoom], DANGEROUS)
+        .keys(&[KeySpec::at(1, &[Ow, Update])])
+        .docs(Group::Generic, "2.6.0", PER_SIZE, "Makes a key hold what DUMP answered")
+        .args(&[
+            KEY,
+            Arg::integer("ttl"),
+            Arg::string("serialized-value"),
+            Arg::word("replace", "REPLACE").since("3.0.0").optional(),
+            Arg::word("absttl", "ABSTTL").since("5.0.0").optional(),
+            Arg::integer("seconds").token("IDLETIME").since("5.0.0").optional(),
+            Arg::integer("frequency").token("FREQ").since("5.0.0").optional(),
         ]),
     // Redis advises cluster clients to ask every shard for the following six and to add up. Here
     // any node answers for the whole cluster, so the rows carry no such tip.

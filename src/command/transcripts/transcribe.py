@@ -126,6 +126,55 @@ def random_request(rng):
     ])()
 
 
+BITMAPS = TEXTS + ["\\x00" * 20 + "\\x01", "\\xff" * 17, "\\xff" * 9 + "\\xfe\\x00", "a" * 300]
+OFFSETS = ["0", "1", "7", "8", "9", "15", "23", "64", "100", "333", "-1", "x", "4294967296", "01"]
+FIELD_OFFSETS = OFFSETS + ["#0", "#1", "#2", "#9", "#-1", "#", "#x"]
+WIDTHS = ["u1", "i1", "u2", "i3", "u8", "i8", "u13", "i16", "u32", "i33", "u63", "i63", "i64", "u64", "i65", "u0", "8", "U8"]
+
+
+def random_bits_request(rng):
+    pick = rng.choice
+    keys = ["a", "b", "c", "d"]
+    key = pick(keys)
+
+    # Redis 7.0 looks at the range only when the key is there, 7.2 always: so no bad ones here.
+    def places():
+        wide = rng.random() < 0.2
+        return [str(rng.choice([-1, 1]) * rng.randint(0, 2 ** 62 if wide else 200)) for _ in range(2)]
+
+    def unit():
+        return pick([[], [], ["BYTE"], ["BIT"], ["bit"]])
+
+    def width():
+        return pick(WIDTHS if rng.random() < 0.1 else WIDTHS[:13])
+
+    # No smaller ones: Redis's own check overflows, and OVERFLOW SAT sets the greatest number for them.
+    def number():
+        return pick([str(rng.randint(-300, 300)), str(rng.randint(-2 ** 62, 2 ** 63 - 1)), pick(INTS[:8] + INTS[9:])])
+
+    def place():
+        return pick(FIELD_OFFSETS if rng.random() < 0.1 else OFFSETS[:10] + FIELD_OFFSETS[14:18])
+
+    def fields(kinds):
+        return sum((pick([["GET", width(), place()], ["SET", width(), place(), number()],
+                          ["INCRBY", width(), place(), number()],
+                          ["OVERFLOW", pick(["WRAP", "SAT", "FAIL", "sat", "FAIL", "SAT", "QQ"])]][:kinds])
+                    for _ in range(pick([1, 1, 2, 3, 5]))), [])
+
+    return pick([
+        lambda: ["SET", key, pick(BITMAPS)], lambda: ["GET", key], lambda: ["STRLEN", key], lambda: ["DEL", key],
+        lambda: ["SETBIT", key, pick(OFFSETS), pick(["0", "1", "1", "2"])], lambda: ["GETBIT", key, pick(OFFSETS)],
+        lambda: ["SETBIT", key, str(rng.randint(0, 400)), pick(["0", "1"])], lambda: ["GETBIT", key, str(rng.randint(0, 400))],
+        lambda: ["BITCOUNT", key], lambda: ["BITCOUNT", key] + places() + unit(), lambda: ["BITCOUNT", key] + places() + unit(),
+        lambda: ["BITPOS", key, pick(["0", "1"])], lambda: ["BITPOS", key, pick(["0", "1"]), places()[0]],
+        lambda: ["BITPOS", key, pick(["0", "1"])] + places() + unit(), lambda: ["BITPOS", key, pick(["0", "1"])] + places() + unit(),
+        lambda: ["BITOP", pick(["AND", "OR", "XOR", "xor"]), pick(keys)] + [pick(keys) for _ in range(rng.randint(1, 3))],
+        lambda: ["BITOP", "NOT", pick(keys), pick(keys)],
+        lambda: ["BITFIELD", key] + fields(4), lambda: ["BITFIELD", key] + fields(4), lambda: ["BITFIELD", key] + fields(4),
+        lambda: ["BITFIELD_RO", key] + fields(pick([1, 1, 4])), lambda: ["APPEND", key, pick(BITMAPS)], lambda: ["INCR", key],
+    ])()
+
+
 def random_hash_request(rng):
     pick = rng.choice
     key, fields = pick(["h", "h", "h", "g", "g", "s"]), ["a", "b", "c", "", "\\x00\\xff"]
@@ -313,6 +362,7 @@ def random_list_request(rng):
 FAMILIES = {
     "strings": random_request, "hashes": random_hash_request, "sets": random_set_request, "zsets": random_zset_request,
     "lists": random_list_request,
+    "bits": random_bits_request,
 }
 
 
