@@ -83,7 +83,7 @@ impl Options {
         if self.nx && self.xx {
             return Err(Fault::NxXx);
         }
-        if (self.gt && self.nx) || (self.lt && self.nx) || (self.gt && self.lt) {
+        if (self.nx && (self.gt || self.lt)) || (self.gt && self.lt) {
             return Err(Fault::GtLtNx);
         }
         if self.incr && pairs > 1 { Err(Fault::IncrOnePair) } else { Ok(()) }

@@ -193,12 +193,15 @@ impl<'v, 'a> Wish<'v, 'a> {
     }
 }
 
+/// Some of the arguments.
+type Words<'c, 'a> = &'c [&'a [u8]];
+
 /// The keys behind the argument at place `at`, which counts them, and the words behind those.
 fn counted_keys<'c, 'a>(
     args: &'c [&'a [u8]],
     at: usize,
     command: &'static str,
-) -> Result<(&'c [&'a [u8]], &'c [&'a [u8]]), Fault<'a>> {
+) -> Result<(Words<'c, 'a>, Words<'c, 'a>), Fault<'a>> {
     let number = integer(args[at])?;
     if number < 1 {
         return Err(Fault::NoInput(command));

@@ -130,7 +130,7 @@ mod tests {
         let is_done = || done.load(Ordering::Relaxed);
         let bells = [Arc::new(Bell::default()), Arc::new(Bell::default())];
         let wakers = bells.clone().map(Waker::from);
-        let [mut first, mut second] = wakers.each_ref().map(|waker| Context::from_waker(waker));
+        let [mut first, mut second] = wakers.each_ref().map(Context::from_waker);
         let mut leader = pin!(groups.lead(is_done));
         let mut other = pin!(groups.lead(is_done));
         assert!(is_pending(&leader.as_mut().poll(&mut first)));
