@@ -369,13 +369,11 @@ def headline(options, what="Kvorum and Redis on one machine"):
 
 
 def main():
-    from bench_collections import collections
-
-    sections = {"one": one_node, "three": three_nodes, "memory": memory, "collections": collections}
+    sections = {"one": one_node, "three": three_nodes, "memory": memory}
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the requests and keys")
     parser.add_argument("--rounds", type=int, help="rounds of each load (default: 5, quick: 3)")
-    parser.add_argument("--only", default=",".join(sections), help="of " + ",".join(sections))
+    parser.add_argument("--only", default=",".join(sections), help="of one,three,memory")
     parser.add_argument("--kvorum", default="target/release/kvorum", help="the binary to measure")
     parser.add_argument("--kvorum-args", default="", help="more arguments for `kvorum server`")
     parser.add_argument("--wait-load", default="target/release/examples/wait_load")

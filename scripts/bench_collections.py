@@ -1,9 +1,10 @@
 """Measures Kvorum's collections beside redis-server's: commands, memory, and changes of large ones.
 
-A section of scripts/bench.sh: `scripts/bench.sh --only collections`. The rules are those of
-bench.py.
+Run it by scripts/bench_collections.sh. The rules are those of bench.py.
 """
 
+import argparse
+import pathlib
 import re
 import socket
 import statistics
@@ -29,6 +30,8 @@ def one_test(servers, test, pipeline, requests):
 
 
 def commands(options, out, contestants):
+    out.append(f"## Commands\n\nOne node each, `redis-benchmark`, {bench.CLIENTS} clients. Kvorum writes its log, ")
+    out[-1] += "Redis persists nothing.\n"
     rows = []
     for test in TESTS:
         requests = scaled(options, 100_000 if test.startswith("lrange") else 400_000)
@@ -131,7 +134,7 @@ def large(options, out):
         for key, fields in (("small", 10), ("large", count)):
             times, requests = [], scaled(options, 20_000)
             sent = lambda: sum(
-                int(n) for port in servers.ports for n in re.findall(r"rep_bytes_sent:(\d+)", ask(port, "INFO", "peers"))
+                int(n) for port in servers.ports for n in re.findall(r"bytes_out=(\d+)", ask(port, "INFO", "peers"))
             )
             for _ in range(options.rounds):
                 began, bytes_before = time.time(), sent()
@@ -146,12 +149,41 @@ def large(options, out):
         servers.stop()
 
 
-def collections(options, out):
-    out.append(f"## Collections\n\nOne node, `redis-benchmark`, {bench.CLIENTS} clients. Neither persists anything "
-               "but what Kvorum's log does.\n")
-    contestants = (bench.start_kvorum(options, 1, 1, 1, 1), bench.start_redis())
-    commands(options, out, contestants)
-    memory(options, out, contestants)
-    for servers in contestants:
-        servers.stop()
-    large(options, out)
+def one_node(part):
+    def run(options, out):
+        contestants = (bench.start_kvorum(options, 1, 1, 1, 1), bench.start_redis())
+        part(options, out, contestants)
+        for servers in contestants:
+            servers.stop()
+
+    return run
+
+
+def main():
+    sections = {"commands": one_node(commands), "memory": one_node(memory), "large": large}
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help="of " + ", ".join(sections) + "; all without")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the requests and elements")
+    parser.add_argument("--rounds", type=int, help="rounds of each load (default: 5, quick: 3)")
+    parser.add_argument("--kvorum", default="target/release/kvorum", help="the binary to measure")
+    parser.add_argument("--kvorum-args", default="", help="more arguments for `kvorum server`")
+    parser.add_argument("--output", help="a file for the tables as well")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (3 if options.quick else 5)
+    unknown = set(options.sections) - set(sections)
+    if unknown:
+        parser.error(f"no such section: {', '.join(sorted(unknown))}")
+    out = [bench.headline(options, "Collections of Kvorum and of Redis")]
+    for name in options.sections or sections:
+        sections[name](options, out)
+    text = "\n".join(out)
+    print(text)
+    if options.output:
+        pathlib.Path(options.output).write_text(text)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    finally:
+        bench.stop_all()
