@@ -191,6 +191,8 @@ impl Entry {
                 _ => gone.push((kind, name)),
             }
         }
+        // What was swept and then made anew is not gone.
+        gone.retain(|(kind, name)| part.body(*kind).is_none_or(|body| body.cell(name).is_none()));
         for &dot in &told.named {
             part.context.insert(dot, self.n_at(dot));
         }
@@ -479,6 +481,18 @@ mod tests {
         assert!(a.is_tombstone());
         apply(&mut a, &Change::edit(Kind::Set, [Edit::member(&b"n"[..])]), dot(12, 1));
         assert_eq!(a.view(NOW).expect("there").expire_at, None);
+    }
+
+    #[test]
+    fn what_is_made_anew_where_something_has_expired_is_told() {
+        let (mut a, mut b) = (Entry::new(), Entry::new());
+        let add = Change::edit(Kind::Set, [Edit::member(&b"m"[..])]);
+        receive(&mut b, &apply(&mut a, &add, dot(1, 1)));
+        receive(&mut b, &apply(&mut a, &Change::Expire(Some(UnixMs(900))), dot(5, 1)));
+        assert!(b.is_live() && b.view(NOW).is_none());
+        receive(&mut b, &apply(&mut a, &add, dot(9, 1)));
+        assert_eq!(a, b);
+        assert_eq!(shown(&b).len(), 1);
     }
 
     #[test]
