@@ -3,8 +3,8 @@
 //! The change is the increment, not the sum: concurrent increments on two sides both count. The
 //! reply is the sum that the coordinator sees.
 
-use crate::base::float::Wide;
 use crate::value::change::{Amount, Change};
+use crate::value::number::{add_amounts, amount_text, is_finite, parse_float};
 
 use super::fault::{Fault, answer};
 use super::number::integer;
@@ -46,16 +46,25 @@ pub fn decrby(call: &mut Call<'_, '_>) {
     });
 }
 
-/// What is to be counted when `asked` is added to `number`, and the sum.
+/// What is to be counted when `asked` is added to `number`, and the sum as it is told.
 ///
-/// What is counted is the increment as it prints (17 decimals), so that the sum of increments
-/// never shows a digit that no reply has shown.
-pub(super) fn added<'a>(number: Wide, asked: Wide) -> Result<(Amount, Wide), Fault<'a>> {
-    if !number.plus(asked).is_finite() {
+/// What is counted is the way from the old number to the new one as they print: so what is shown
+/// afterwards is what was replied, and a chain of increments shows Redis's own digits.
+pub(super) fn added<'a>(number: Amount, asked: Amount) -> Result<(Amount, Vec<u8>), Fault<'a>> {
+    let sum = add_amounts(number, asked);
+    if !is_finite(sum) {
         return Err(Fault::NotFinite);
     }
-    let by = float(asked.text().as_bytes())?;
-    Ok((Amount::Float(by.hi, by.lo), number.plus(by)))
+    let text = amount_text(sum);
+    let amount = add_amounts(float(&text)?, negated(number));
+    Ok((amount, text))
+}
+
+const fn negated(amount: Amount) -> Amount {
+    match amount {
+        Amount::Int(number) => Amount::Int(-number),
+        Amount::Float(hi, lo) => Amount::Float(-hi, -lo),
+    }
 }
 
 /// `INCRBYFLOAT key increment`.
@@ -64,16 +73,16 @@ pub fn incrbyfloat(call: &mut Call<'_, '_>) {
         let key = call.args[1];
         let number = match call.views.view(key) {
             Some(view) => float(&view.string()?)?,
-            None => Wide::ZERO,
+            None => Amount::Int(0),
         };
-        let (amount, sum) = added(number, float(call.args[2])?)?;
-        call.reply.bulk(sum.text().as_bytes());
+        let (amount, text) = added(number, float(call.args[2])?)?;
+        call.reply.bulk(&text);
         call.changes.push((key, Change::Increment(amount)));
         Ok(())
     });
 }
 
 /// An argument or value that must be a number.
-pub(super) fn float<'a>(text: &[u8]) -> Result<Wide, Fault<'a>> {
-    Wide::parse(text).ok_or(Fault::NotFloat)
+pub(super) fn float<'a>(text: &[u8]) -> Result<Amount, Fault<'a>> {
+    parse_float(text).ok_or(Fault::NotFloat)
 }

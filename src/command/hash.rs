@@ -5,11 +5,11 @@
 //! over a delete that has not seen it. HSET takes a field's time to live away, an increment leaves
 //! it ([`hash_expiry`](super::hash_expiry)).
 
-use crate::base::float::Wide;
 use crate::resp::reply::Protocol;
 use crate::value::change::{Amount, Change, Edit};
 use crate::value::element::Element;
 use crate::value::fields::Fields;
+use crate::value::number::{is_finite, parse_float};
 use crate::value::view::Kind;
 
 use super::chance::Chance;
@@ -187,18 +187,18 @@ pub fn hincrby(call: &mut Call<'_, '_>) {
 pub fn hincrbyfloat(call: &mut Call<'_, '_>) {
     answer(call, |call| {
         let asked = float(call.args[3])?;
-        if !asked.is_finite() {
+        if !is_finite(asked) {
             return Err(Fault::Endless);
         }
         let view = call.views.view(call.args[1]);
         let fields = elements(view.as_ref(), Kind::Hash)?;
         let number = match fields.get(call.args[2]) {
-            Some(field) => Wide::parse(&field.value).ok_or(Fault::FieldNotFloat)?,
-            None => Wide::ZERO,
+            Some(field) => parse_float(&field.value).ok_or(Fault::FieldNotFloat)?,
+            None => Amount::Int(0),
         };
-        let (amount, sum) = added(number, asked)?;
+        let (amount, text) = added(number, asked)?;
         add(call, amount);
-        call.reply.bulk(sum.text().as_bytes());
+        call.reply.bulk(&text);
         Ok(())
     });
 }

@@ -16,6 +16,7 @@ use crate::value::change::{Amount, Change, Edit, Expire};
 use crate::value::element::Element;
 use crate::value::entry::Entry;
 use crate::value::fields::Fields;
+use crate::value::number::{add_amounts, amount_text, parse_float};
 use crate::value::packed::Packed;
 use crate::value::view::{Body, Kind, View, Views};
 
@@ -210,6 +211,18 @@ impl Model {
         self.keys.insert(key.to_vec(), Kept { elements, ..Kept::new(kind) });
     }
 
+    /// Brings the elements of a hash or a set into the order in which `view` lists them.
+    pub(super) fn order_like(&mut self, key: &[u8], view: Option<&View<'_>>) {
+        let is_unordered = |kind| matches!(kind, Kind::Hash | Kind::Set);
+        let (Some(kept), Some(view)) = (self.keys.get_mut(key), view) else { return };
+        if kept.kind == view.kind && is_unordered(kept.kind) {
+            let fields = view.fields(view.kind).expect("of that type");
+            let places: HashMap<Vec<u8>, usize> =
+                fields.iter().enumerate().map(|(at, e)| (e.name.into_owned(), at)).collect();
+            kept.elements.sort_by_cached_key(|e| places.get(&*e.name).copied());
+        }
+    }
+
     /// Applies a change as if some command had asked for it.
     pub(super) fn make(&mut self, key: &[u8], change: Change<'_>) {
         self.apply(key, &change);
@@ -298,8 +311,8 @@ fn counted(value: &[u8], amount: Amount) -> Vec<u8> {
             let number: i128 = String::from_utf8_lossy(value).parse().expect("counted an integer");
             (number + by).to_string().into_bytes()
         }
-        Amount::Float(hi, lo) => {
-            Wide::parse(value).expect("counted a number").plus(Wide { hi, lo }).text().into_bytes()
+        amount @ Amount::Float(..) => {
+            amount_text(add_amounts(parse_float(value).expect("counted a number"), amount))
         }
     }
 }

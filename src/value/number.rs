@@ -24,6 +24,9 @@ pub(super) const FLOAT_TEXT_SIZE_MAX: usize = 5 * 1024;
 /// Most decimal digits that fit the mantissa while reading; later ones are beyond rounding.
 const DIGITS_MAX: u32 = 37;
 
+/// Less than ten to this is zero in a long double.
+const LONG_DOUBLE_MIN: i64 = -4_951;
+
 /// Reads an integer as strictly as Redis's `string2ll`: no plus, no spaces, no leading zeros.
 pub fn parse_int(text: &[u8]) -> Option<i64> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
@@ -119,9 +122,12 @@ fn parse_decimal(text: &[u8]) -> Option<(f64, f64)> {
     }
     match power {
         // A long double holds no such number, and Redis refuses what becomes zero or infinite.
-        ..-5_000 | 400.. => None,
-        // A long double holds it, but seventeen decimals show none of it.
-        -5_000..-400 => Some((0.0, 0.0)),
+        400.. => None,
+        // A long double may hold it, but seventeen decimals show none of it.
+        ..-400 => {
+            let first_digit = power + i64::from(mantissa.ilog10());
+            (first_digit > LONG_DOUBLE_MIN).then_some((0.0, 0.0))
+        }
         0..400 => in_range(times(from_int(mantissa as i128), ten_to(power as u32))),
         // In two steps, for ten to the four hundredth is beyond a double.
         -400..0 => {
