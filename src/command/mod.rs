@@ -54,6 +54,8 @@ mod hyperloglog_tests;
 #[cfg(test)]
 mod keyed_tests;
 #[cfg(test)]
+mod laws;
+#[cfg(test)]
 mod list_tests;
 #[cfg(test)]
 mod model;
