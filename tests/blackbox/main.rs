@@ -4,6 +4,7 @@
 //! machine can run at a time.
 
 mod blocking;
+mod collections;
 mod deaths;
 mod durability;
 mod handoff;
