@@ -12,25 +12,25 @@
 use std::time::Duration;
 
 use crate::base::float::Wide;
+use crate::base::time::UnixMs;
 use crate::value::view::Kind;
 
 use super::fault::Fault;
 use super::flags::Flag;
 use super::spec::Spec;
 
-/// How long a wait may last; none: for ever.
+/// How long a wait that begins `now` may last; none: for ever.
 ///
 /// # Errors
 /// It is no number, lies below zero, or is more than a clock of milliseconds can show.
-pub fn timeout<'a>(text: &[u8]) -> Result<Option<Duration>, Fault<'a>> {
-    let seconds = Wide::parse(text).ok_or(Fault::NoTimeout)?;
+pub fn timeout<'a>(text: &[u8], now: UnixMs) -> Result<Option<Duration>, Fault<'a>> {
+    let seconds = Wide::parse(text).ok_or(Fault::Timeout)?;
     let ms = (seconds.hi * 1000.0 + seconds.lo * 1000.0).ceil();
     if ms < 0.0 {
         return Err(Fault::NegativeTimeout);
     }
-    // Cut off, a double is at most the greatest integer; more than that Redis does not take.
-    if ms >= i64::MAX as f64 {
-        return Err(Fault::TimeoutRange);
+    if ms >= (i64::MAX as u64).saturating_sub(now.0) as f64 {
+        return Err(Fault::LongTimeout);
     }
     Ok((ms > 0.0).then(|| Duration::from_millis(ms as u64)))
 }
@@ -39,7 +39,7 @@ pub fn timeout<'a>(text: &[u8]) -> Result<Option<Duration>, Fault<'a>> {
 pub fn patience(spec: &Spec, args: &[&[u8]]) -> Option<Duration> {
     let is_first = matches!(spec.name, "blmpop" | "bzmpop");
     let text = if is_first { args.get(1) } else { args.last() };
-    text.and_then(|text| timeout(text).ok().flatten())
+    text.and_then(|text| timeout(text, UnixMs(0)).ok().flatten())
 }
 
 /// What kind of key a blocking request waits for.
@@ -72,7 +72,9 @@ mod tests {
 
     #[test]
     fn timeouts_are_seconds_with_a_fraction() {
-        let ms = |text: &str| timeout(text.as_bytes()).map(|wait| wait.map(|w| w.as_millis()));
+        let ms = |text: &str| {
+            timeout(text.as_bytes(), UnixMs(1_000)).map(|wait| wait.map(|w| w.as_millis()))
+        };
         assert_eq!(ms("0"), Ok(None));
         assert_eq!(ms("-0.0"), Ok(None));
         assert_eq!(ms("1.5"), Ok(Some(1_500)));
@@ -80,10 +82,10 @@ mod tests {
         assert_eq!(ms("1e12"), Ok(Some(1_000_000_000_000_000)));
         assert_eq!(ms("-1"), Err(Fault::NegativeTimeout));
         for text in ["", "x", "nan", " 1", "1 "] {
-            assert_eq!(ms(text), Err(Fault::NoTimeout), "{text:?}");
+            assert_eq!(ms(text), Err(Fault::Timeout), "{text:?}");
         }
         for text in ["inf", "9223372036854776", "1e300"] {
-            assert_eq!(ms(text), Err(Fault::TimeoutRange), "{text:?}");
+            assert_eq!(ms(text), Err(Fault::LongTimeout), "{text:?}");
         }
     }
 
@@ -95,12 +97,15 @@ mod tests {
             ("blmove a b left right 3", "a", 3_000),
             ("brpoplpush a b 4", "a", 4_000),
             ("blmpop 5 2 a b left count 7", "a b", 5_000),
+            ("bzpopmin a b 6", "a b", 6_000),
+            ("bzmpop 7 1 a min", "a", 7_000),
         ] {
             let args = args(request);
             let spec = resolve(&args).expect("a command");
             assert_eq!(awaited(spec, &args).join(&b" "[..]), keys.as_bytes(), "{request}");
             assert_eq!(patience(spec, &args), Some(Duration::from_millis(ms)), "{request}");
-            assert_eq!(wanted(spec), Kind::List);
+            let kind = if request.starts_with("bz") { Kind::Zset } else { Kind::List };
+            assert_eq!(wanted(spec), kind);
         }
     }
 

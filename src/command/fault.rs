@@ -76,18 +76,12 @@ pub enum Fault<'a> {
     RankZero,
     /// An option that may not be negative.
     Negative(&'static str),
-    /// A number of elements that is no number above zero.
-    ElementCount,
     /// SORT by something that is no number.
     SortScore,
     /// SORT with BY or GET of keys that may lie in other slots.
     SortElsewhere(&'static str),
-    /// A time to wait that is no number.
-    NoTimeout,
     /// A time to wait below zero.
     NegativeTimeout,
-    /// A time to wait without an end that a clock could show.
-    TimeoutRange,
     /// RENAME of nothing.
     NoSuchKey,
     /// COPY onto itself.
@@ -207,7 +201,6 @@ impl Fault<'_> {
                  or use negative to start from the end of the list"
             }
             Fault::Negative(option) => return joined(&[b"ERR ", option.as_bytes(), NEGATIVE]),
-            Fault::ElementCount => "ERR count should be greater than 0",
             Fault::SortScore => "ERR One or more scores can't be converted into double",
             Fault::SortElsewhere(option) => {
                 return joined(&[
@@ -216,9 +209,7 @@ impl Fault<'_> {
                     b" option of SORT denied in Cluster mode.",
                 ]);
             }
-            Fault::NoTimeout => "ERR timeout is not a float or out of range",
             Fault::NegativeTimeout => "ERR timeout is negative",
-            Fault::TimeoutRange => "ERR timeout is out of range",
             Fault::NoSuchKey => "ERR no such key",
             Fault::SameKey => "ERR source and destination objects are the same",
             Fault::Database => "ERR DB index is out of range",

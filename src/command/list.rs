@@ -525,7 +525,7 @@ impl<'a> Pops<'a> {
         for option in words[1..].chunks(2) {
             match *option {
                 [word, number] if count.is_none() && is(word, "COUNT") => {
-                    count = Some(above_zero(number).ok_or(Fault::ElementCount)?);
+                    count = Some(above_zero(number).ok_or(Fault::TakenCount)?);
                 }
                 _ => return Err(Fault::Syntax),
             }

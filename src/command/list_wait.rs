@@ -10,7 +10,7 @@ use super::spec::Call;
 
 fn pop<'a>(call: &mut Call<'a, '_>, end: End) -> Result<(), Fault<'a>> {
     let (last, keys) = call.args[1..].split_last().expect("arity");
-    timeout(last)?;
+    timeout(last, call.now)?;
     for &key in keys {
         if take_one(call, key, end)? {
             return Ok(());
@@ -34,7 +34,7 @@ pub fn brpop(call: &mut Call<'_, '_>) {
 pub fn blmove(call: &mut Call<'_, '_>) {
     answer(call, |call| {
         let (from, to) = (End::parse(call.args[3])?, End::parse(call.args[4])?);
-        timeout(call.args[5])?;
+        timeout(call.args[5], call.now)?;
         if !carry(call, from, to)? {
             call.reply.null();
         }
@@ -45,7 +45,7 @@ pub fn blmove(call: &mut Call<'_, '_>) {
 /// `BRPOPLPUSH source destination timeout`.
 pub fn brpoplpush(call: &mut Call<'_, '_>) {
     answer(call, |call| {
-        timeout(call.args[3])?;
+        timeout(call.args[3], call.now)?;
         if !carry(call, End::Right, End::Left)? {
             call.reply.null();
         }
@@ -57,7 +57,7 @@ pub fn brpoplpush(call: &mut Call<'_, '_>) {
 pub fn blmpop(call: &mut Call<'_, '_>) {
     answer(call, |call| {
         let pops = Pops::parse(&call.args[2..])?;
-        timeout(call.args[1])?;
+        timeout(call.args[1], call.now)?;
         if !pops.take(call)? {
             call.reply.null_array();
         }

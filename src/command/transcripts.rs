@@ -99,6 +99,11 @@ fn lists() {
 }
 
 #[test]
+fn commands_that_wait() {
+    replay(include_str!("transcripts/waiting.txt"));
+}
+
+#[test]
 fn sorting() {
     replay(include_str!("transcripts/sort.txt"));
 }

@@ -2,16 +2,15 @@
 //! that wait.
 //!
 //! BZPOPMIN, BZPOPMAX and BZMPOP are the immediate form here: they answer null and ask for no change
-//! when none of their keys has a member. To wait, and to run them again, is for their caller.
+//! when none of their keys has a member. Then the node lets them wait ([`super::blocking`]).
 
 use std::ops::Range;
 
-use crate::base::float::Wide;
-use crate::base::time::UnixMs;
 use crate::resp::reply::Protocol;
 use crate::value::fields::Fields;
 use crate::value::view::{Kind, View};
 
+use super::blocking::timeout;
 use super::fault::{Fault, answer};
 use super::number::{is, plain_integer};
 use super::spec::Call;
@@ -167,28 +166,12 @@ fn above_zero(text: &[u8]) -> Option<usize> {
     Some(usize::try_from(number).unwrap_or(usize::MAX))
 }
 
-/// Reads how long to wait at most; `None` is for ever.
-pub(super) fn timeout<'a>(text: &[u8], now: UnixMs) -> Result<Option<UnixMs>, Fault<'a>> {
-    let seconds = Wide::parse(text).ok_or(Fault::Timeout)?;
-    let wait = (seconds.hi * 1000.0).ceil();
-    if wait < 0.0 {
-        return Err(Fault::NegativeTimeout);
-    }
-    if wait == 0.0 {
-        return Ok(None);
-    }
-    if wait >= (i64::MAX as u64 - now.0) as f64 {
-        return Err(Fault::LongTimeout);
-    }
-    Ok(Some(UnixMs(now.0 + wait as u64)))
-}
-
 /// `ZMPOP numkeys key [key …] MIN | MAX [COUNT count]`.
 pub fn zmpop(call: &mut Call<'_, '_>) {
     answer(call, |call| Wish::parse(&call.args[1..])?.take_first(call));
 }
 
-/// `BZMPOP timeout numkeys key [key …] MIN | MAX [COUNT count]`, immediately.
+/// `BZMPOP timeout numkeys key [key …] MIN | MAX [COUNT count]`: as far as it can be done at once.
 pub fn bzmpop(call: &mut Call<'_, '_>) {
     answer(call, |call| {
         let wish = Wish::parse(&call.args[2..])?;
@@ -197,12 +180,12 @@ pub fn bzmpop(call: &mut Call<'_, '_>) {
     });
 }
 
-/// `BZPOPMIN key [key …] timeout`, immediately.
+/// `BZPOPMIN key [key …] timeout`: as far as it can be done at once.
 pub fn bzpopmin(call: &mut Call<'_, '_>) {
     answer(call, |call| pop_first(call, End::Min));
 }
 
-/// `BZPOPMAX key [key …] timeout`, immediately.
+/// `BZPOPMAX key [key …] timeout`: as far as it can be done at once.
 pub fn bzpopmax(call: &mut Call<'_, '_>) {
     answer(call, |call| pop_first(call, End::Max));
 }

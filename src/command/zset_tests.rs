@@ -17,7 +17,7 @@ use crate::value::view::{Kind, View, Views};
 
 use super::model::{Model, ask, ask_by_chance, words};
 use super::spec::{Keyed, Run};
-use super::{table, zset_pop};
+use super::table;
 
 fn run(model: &mut Model, line: &str) -> String {
     let request = words(line);
@@ -32,12 +32,6 @@ fn said(model: &mut Model, line: &str) -> String {
 
 fn keyed(line: &str) -> Keyed {
     let name = line.split(' ').next().expect("a name");
-    match name {
-        "BZPOPMIN" => return zset_pop::bzpopmin,
-        "BZPOPMAX" => return zset_pop::bzpopmax,
-        "BZMPOP" => return zset_pop::bzmpop,
-        _ => {}
-    }
     match table::lookup(name.as_bytes()).expect("a command").run {
         Run::Slot(keyed) => keyed,
         _ => panic!("{name} is not of one slot"),

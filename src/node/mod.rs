@@ -356,7 +356,7 @@ impl Node {
 
     /// Closes all links after sending what waits.
     pub async fn shutdown(&self) {
-        self.release_waits();
+        self.release_waits().await;
         self.say_goodbye();
         if let Some(links) = self.links.get() {
             links.shutdown().await;

@@ -17,12 +17,14 @@
 //! and in no other way: the coordinator keeps no time.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use crate::base::id::VnodeId;
 use crate::command::blocking::{awaited, is_nothing, wanted};
@@ -38,6 +40,9 @@ use super::batch::{Batch, Origin, PeerIndex};
 use super::execute::{KeptRequest, Outcome, Request};
 use super::replies::{Replies, ReplyBytes};
 use super::slab::Ticket;
+
+/// How long a node that stops waits for the others to know who has to look elsewhere.
+const RELEASE_WAIT: Duration = Duration::from_millis(500);
 
 /// Where a connection's request waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +110,9 @@ struct Table {
     /// Those that peers forwarded, by the peers' numbers.
     forwarded: HashMap<(PeerIndex, u64), WaitId>,
     due: Vec<Vec<u8>>,
+    /// Those that were sent away when this node stopped, and whose nodes have not said that they
+    /// know.
+    released: HashSet<(PeerIndex, u64)>,
 }
 
 impl Waiting {
@@ -402,6 +410,8 @@ impl Node {
     pub(super) fn forward_unserved(&self, batch: &mut Batch, ticket: Ticket) {
         let mut forwards = self.inflight.forwards.lock();
         let Some(forward) = forwards.find(ticket) else { return };
+        let known = Message::FwdEnd { id: ticket.number(), ending: Ending::Gone.code() };
+        batch.to(forward.peer).send(&known);
         let Some(abroad) = &mut forward.abroad else { return };
         match abroad.ending {
             None => {
@@ -419,7 +429,11 @@ impl Node {
 
     /// A peer calls the end of a request that it forwarded.
     pub(super) fn forward_ended(&self, batch: &mut Batch, peer: PeerIndex, id: u64, ending: u8) {
-        let wait = self.waiting.table.lock().forwarded.get(&(peer, id)).copied();
+        let wait = {
+            let mut table = self.waiting.table.lock();
+            table.released.remove(&(peer, id));
+            table.forwarded.get(&(peer, id)).copied()
+        };
         // If it was served meanwhile the reply is on its way; if it is yet to come, so is this again.
         if let (Some(wait), Some(ending)) = (wait, Ending::of(ending))
             && let Some((origin, reply)) = self.waiting.end(wait, ending)
@@ -514,15 +528,23 @@ impl Node {
         }
     }
 
-    /// This node stops: whoever waits here for other nodes' clients must look elsewhere.
-    pub(super) fn release_waits(&self) {
+    /// This node stops: whoever waits here for other nodes' clients must look elsewhere. Waits a
+    /// moment until their nodes know: the goodbye, which comes on another connection, ends the links.
+    pub(super) async fn release_waits(&self) {
         let mut batch = self.batch();
         self.begin(&mut batch);
         let from_peers = |kept: &Kept| matches!(kept.origin, Origin::Peer { .. });
         for kept in self.waiting.take(from_peers) {
+            if let Origin::Peer { peer, id } = kept.origin {
+                self.waiting.table.lock().released.insert((peer, id));
+            }
             batch.settle(kept.origin, FwdStatus::Unserved, ReplyBytes::new());
         }
         self.flush(&mut batch);
+        let deadline = Instant::now() + RELEASE_WAIT;
+        while !self.waiting.table.lock().released.is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 

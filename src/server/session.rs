@@ -467,9 +467,7 @@ impl Session {
             server.node.metrics().total_commands_processed.add(requests);
         }
         self.client.input.store(input.len() as u64, Ordering::Relaxed);
-        if matches!(pause, Pause::Drained | Pause::Blocked)
-            && input.len() > self.changeable.client_query_buffer_limit
-        {
+        if pause == Pause::Drained && input.len() > self.changeable.client_query_buffer_limit {
             return Pause::Close;
         }
         pause

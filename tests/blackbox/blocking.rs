@@ -1,5 +1,7 @@
 //! Commands that wait: BLPOP and its kin at one node and at several, whoever pushes where.
 
+use std::collections::BTreeSet;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Client, Value, quoted};
@@ -305,4 +307,73 @@ fn nothing_is_taken_for_clients_beyond_a_lost_link() {
     assert_eq!(say(&mut pusher, &format!("LLEN {key}")), Value::Integer(1));
     cluster.heal();
     assert_eq!(say_until_done(&mut waiter, &format!("BLPOP {key} 5")), popped(&key, "a"));
+}
+
+#[test]
+fn sorted_sets_are_waited_for_beside_lists() {
+    let cluster = Cluster::start(3, 3, 1, 2);
+    let key = key_of(&cluster, 2, "scores");
+    let mut low = waiting_at(&cluster, 2, 1, &format!("BZPOPMIN {key} 0"));
+    let mut list = waiting_at(&cluster, 2, 3, &format!("BLPOP {key} 0"));
+    let mut high = waiting_at(&cluster, 2, 3, &format!("BZMPOP 0 1 {key} MAX COUNT 5"));
+    let mut client = cluster.client(1);
+    let added = say_until_done(&mut client, &format!("ZADD {key} 1 a 2 b 3 c"));
+    assert_eq!(added, Value::Integer(3));
+    let lowest = Value::Array(vec![Value::bulk(&key), Value::bulk("a"), Value::bulk("1")]);
+    assert_eq!(low.receive().unwrap(), lowest);
+    let pair = |member, score| Value::Array(vec![Value::bulk(member), Value::bulk(score)]);
+    let both = Value::Array(vec![pair("c", "3"), pair("b", "2")]);
+    assert_eq!(high.receive().unwrap(), Value::Array(vec![Value::bulk(&key), both]));
+    assert_eq!(say(&mut client, &format!("RPUSH {key} x")), Value::Integer(1));
+    assert_eq!(list.receive().unwrap(), popped(&key, "x"));
+    assert_eq!(say(&mut client, &format!("BZPOPMAX {key} 0.01")), Value::NilArray);
+}
+
+/// Many who wait and many who push, everywhere at once: each element comes to one of them.
+#[test]
+fn each_element_comes_to_one_of_those_who_wait() {
+    const EACH: usize = 100;
+    let cluster = Cluster::start(3, 3, 1, 2);
+    let keys: Vec<String> = (1..=3).map(|node| key_of(&cluster, node, "queue")).collect();
+    let connect = |nth: usize| {
+        // Whoever waits may do so for as long as everybody else's work takes.
+        let patience = Duration::from_secs(120);
+        Client::connect_within(cluster.address(nth % 3 + 1), patience).expect("a connection")
+    };
+    let takers: Vec<_> = (0..9)
+        .map(|nth| {
+            let (mut client, key) = (connect(nth), keys[nth / 3].clone());
+            thread::spawn(move || {
+                let mut taken = Vec::new();
+                loop {
+                    match client.say(&format!("BLPOP {key} 0")).expect("open") {
+                        Value::Array(both) if both[1] == Value::bulk("end") => return taken,
+                        Value::Array(both) => taken.push(both[1].text()),
+                        reply => panic!("{reply:?}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    let pushers: Vec<_> = (0..6)
+        .map(|nth| {
+            let (mut client, keys) = (connect(nth), keys.clone());
+            thread::spawn(move || {
+                for number in 0..EACH {
+                    let key = &keys[number % 3];
+                    let reply = client.say(&format!("LPUSH {key} {nth}.{number}")).expect("open");
+                    assert!(matches!(reply, Value::Integer(_)), "{reply:?}");
+                }
+            })
+        })
+        .collect();
+    pushers.into_iter().for_each(|pusher| pusher.join().expect("no panic"));
+    let mut client = cluster.client(1);
+    for key in keys.iter().flat_map(|key| [key; 3]) {
+        assert!(matches!(say(&mut client, &format!("RPUSH {key} end")), Value::Integer(_)));
+    }
+    let taken: Vec<String> =
+        takers.into_iter().flat_map(|taker| taker.join().expect("no panic")).collect();
+    let distinct: BTreeSet<&String> = taken.iter().collect();
+    assert_eq!((taken.len(), distinct.len()), (6 * EACH, 6 * EACH));
 }

@@ -8,7 +8,7 @@ use crate::command::list_wait;
 use crate::command::sort;
 use crate::command::spec::{Run, Spec};
 
-use super::{CONSTANT, KEY, KEYS};
+use super::{CONSTANT, KEY, KEYS, PER_NAMED};
 
 use Access::{Access as Shown, Delete, Insert, Ow, Ro, Rw, Update};
 use Flag::{Blind, Blocking, Denyoom, Fast, Movablekeys, Noscript, Readonly, Write};
@@ -23,7 +23,6 @@ const fn row(name: &'static str, arity: i32, flags: &[Flag], run: Run) -> Spec {
     Spec::new(name, arity, run).flags(flags, LISTS).group(Group::List)
 }
 
-const PER_ELEMENT: &str = "O(N) in the number of elements named";
 const PER_ANSWERED: &str = "O(N) in the number of elements answered, O(log M) to find the first";
 const PER_TAKEN: &str = "O(N) in the number of elements taken";
 const PER_KEY_AND_TAKEN: &str = "O(N+M) in the numbers of keys and of elements taken";
@@ -75,19 +74,19 @@ const ALPHA: Arg = Arg::word("sorting", "ALPHA").optional();
 pub const ROWS: &[Spec] = &[
     row("lpush", -3, &[Write, Denyoom, Fast, Blind], Run::Slot(list::lpush))
         .keys(PUSH)
-        .docs(Group::List, "1.0.0", PER_ELEMENT, "Puts elements before a list, the last one first")
+        .docs(Group::List, "1.0.0", PER_NAMED, "Puts elements before a list, the last one first")
         .args(KEY_AND_ELEMENTS),
     row("rpush", -3, &[Write, Denyoom, Fast, Blind], Run::Slot(list::rpush))
         .keys(PUSH)
-        .docs(Group::List, "1.0.0", PER_ELEMENT, "Puts elements behind a list")
+        .docs(Group::List, "1.0.0", PER_NAMED, "Puts elements behind a list")
         .args(KEY_AND_ELEMENTS),
     row("lpushx", -3, &[Write, Denyoom, Fast], Run::Slot(list::lpushx))
         .keys(PUSH)
-        .docs(Group::List, "2.2.0", PER_ELEMENT, "Puts elements before a list if there is one")
+        .docs(Group::List, "2.2.0", PER_NAMED, "Puts elements before a list if there is one")
         .args(KEY_AND_ELEMENTS),
     row("rpushx", -3, &[Write, Denyoom, Fast], Run::Slot(list::rpushx))
         .keys(PUSH)
-        .docs(Group::List, "2.2.0", PER_ELEMENT, "Puts elements behind a list if there is one")
+        .docs(Group::List, "2.2.0", PER_NAMED, "Puts elements behind a list if there is one")
         .args(KEY_AND_ELEMENTS),
     row("lpop", -2, &[Write, Fast], Run::Slot(list::lpop))
         .keys(POP)

@@ -10,7 +10,7 @@ use crate::command::{zset, zset_algebra, zset_pop, zset_range};
 use super::{CONSTANT, KEY};
 
 use Access::{Access as Shown, Delete, Ow, Ro, Rw, Update};
-use Flag::{Blind, Denyoom, Fast, Movablekeys, Readonly, Write};
+use Flag::{Blind, Blocking, Denyoom, Fast, Movablekeys, Noscript, Readonly, Write};
 
 const SORTED_SETS: &[Category] = &[Category::Sortedset];
 
@@ -49,6 +49,9 @@ const REMOVED: &[KeySpec] = &[KeySpec::at(1, &[Rw, Delete])];
 const STORED_FROM: &[KeySpec] = &[KeySpec::at(1, &[Ow, Update]), KeySpec::counted(2, &[Ro, Shown])];
 const TAKEN: &[KeySpec] = &[KeySpec::at(1, &[Rw, Shown, Delete])];
 
+const TAKEN_FROM_ANY: &[KeySpec] = &[KeySpec::from(1, 1, &[Rw, Shown, Delete]).but_last()];
+
+const TIMEOUT: Arg = Arg::double("timeout");
 const MEMBER: Arg = Arg::string("member");
 const NUMKEYS: Arg = Arg::integer("numkeys");
 const WITHSCORES: Arg = Arg::word("withscores", "WITHSCORES").optional();
@@ -267,6 +270,39 @@ pub const ROWS: &[Spec] = &[
             "Takes the lowest or highest members of the first of several sorted sets that exists",
         )
         .args(&[NUMKEYS, KEY.multiple(), WHERE, Arg::integer("count").token("COUNT").optional()]),
+    row("bzmpop", -5, &[Write, Blocking, Movablekeys], zset_pop::bzmpop)
+        .keys(&[KeySpec::counted(2, &[Rw, Shown, Delete])])
+        .docs(
+            Group::SortedSet,
+            "7.0.0",
+            "O(K)+O(M*log(N)), K keys named, M members removed and N there",
+            "Takes members of the first of several sorted sets that exists, or waits for one",
+        )
+        .args(&[
+            TIMEOUT,
+            NUMKEYS,
+            KEY.multiple(),
+            WHERE,
+            Arg::integer("count").token("COUNT").optional(),
+        ]),
+    row("bzpopmin", -3, &[Write, Noscript, Blocking, Fast], zset_pop::bzpopmin)
+        .keys(TAKEN_FROM_ANY)
+        .docs(
+            Group::SortedSet,
+            "5.0.0",
+            LOG,
+            "Takes the lowest member of the first sorted set that exists, or waits for one",
+        )
+        .args(&[KEY.multiple(), TIMEOUT]),
+    row("bzpopmax", -3, &[Write, Noscript, Blocking, Fast], zset_pop::bzpopmax)
+        .keys(TAKEN_FROM_ANY)
+        .docs(
+            Group::SortedSet,
+            "5.0.0",
+            LOG,
+            "Takes the highest member of the first sorted set that exists, or waits for one",
+        )
+        .args(&[KEY.multiple(), TIMEOUT]),
     row("zrandmember", -2, &[Readonly], zset::zrandmember)
         .keys(READ)
         .tips(&["nondeterministic_output"])
