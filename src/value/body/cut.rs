@@ -24,7 +24,7 @@ pub(super) fn cut(leaf: &Leaf, sight: Sight<'_>, size: usize) -> Vec<Leaf> {
 }
 
 /// An empty leaf whose first element this will be.
-fn begun_by(item: &Item<'_>) -> Leaf {
+pub(super) fn begun_by(item: &Item<'_>) -> Leaf {
     let mut hlc = Hlc(0);
     dots_of(&item.cell, |dot| hlc = dot.hlc);
     Leaf::about(hlc, first_step(item.name.bytes()))

@@ -41,7 +41,7 @@ use super::register::Sibling;
 use super::view::Kind;
 
 use cell::{digest_of, digest_of_register, expiry_of, is_alive, register_of, score_of, shown};
-use cut::{cut, cut_all_by_hash, cut_by_hash};
+use cut::{begun_by, cut, cut_all_by_hash, cut_by_hash};
 use leaf::{ACTORS_MAX, Cell, Item, Leaf, Name, New, Sight};
 use ranks::{Ranks, order};
 use rows::{Rows, Spot};
@@ -607,10 +607,10 @@ impl Body {
 
     /// All elements in one leaf.
     fn joined(&self) -> Leaf {
-        let first = self.rows.run(self.rows.first());
-        let mut all = Leaf::about(Hlc(first.hlc), first.lower);
-        all.bytes.reserve(self.held + self.held / 16);
         let sight = self.sight();
+        // Written about its first element's time: what is read back is then written the same.
+        let mut all = self.items().next().map_or_else(Leaf::default, |first| begun_by(&first));
+        all.bytes.reserve(self.held + self.held / 16);
         self.items().for_each(|item| all.take_over(sight, &item));
         all
     }
