@@ -33,6 +33,19 @@ pub enum Delta {
     Whole,
     /// A part of it.
     Fragment(Fragment),
+    /// The bytes of a fragment.
+    Encoded(Vec<u8>),
+}
+
+#[cfg(test)]
+impl Delta {
+    /// The same, with a fragment's bytes read.
+    pub(crate) fn decoded(self) -> Delta {
+        match self {
+            Delta::Encoded(bytes) => Delta::Fragment(Fragment::decode(&bytes).expect("a fragment")),
+            delta => delta,
+        }
+    }
 }
 
 /// Most single dots of a key on which a stand-in counts further. They stay with the key, and every

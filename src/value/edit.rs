@@ -69,6 +69,22 @@ impl Entry {
         now: UnixMs,
         author: Author,
     ) -> Result<Delta, ApplyError> {
+        if author == Author::Replica
+            && let Some(bytes) = self.edit_single(edits, dot, now, false)
+        {
+            return Ok(Delta::Encoded(bytes));
+        }
+        self.edit_any(edits, dot, now, author)
+    }
+
+    /// The same of edits of every sort.
+    pub(super) fn edit_any(
+        &mut self,
+        edits: &Edits<'_>,
+        dot: Dot,
+        now: UnixMs,
+        author: Author,
+    ) -> Result<Delta, ApplyError> {
         assert!(dot.hlc > self.context.hlc_max(), "a new dot is above every dot seen on the key");
         for edit in edits.list() {
             if let Edit::Insert { place, .. } = edit {
@@ -389,7 +405,7 @@ mod tests {
 
     /// Applies a change, and answers the record of its fragment.
     fn apply(entry: &mut Entry, change: &Change<'_>, dot: Dot) -> Vec<u8> {
-        let delta = entry.apply(change, dot, NOW).expect("room");
+        let delta = entry.apply(change, dot, NOW).expect("room").decoded();
         let Delta::Fragment(fragment) = delta else { panic!("whole") };
         let mut bytes = Vec::new();
         encode_delta(&mut bytes, b"k", &fragment);

@@ -138,6 +138,13 @@ pub fn encode_delta(out: &mut impl Put, key: &[u8], fragment: &Fragment) {
     fragment.encode(out);
 }
 
+/// The same of a fragment that is encoded already.
+pub fn encode_fragment(out: &mut impl Put, key: &[u8], fragment: &[u8]) {
+    out.put_u8(DELTA);
+    out.put_bytes(key);
+    out.put(fragment);
+}
+
 /// The key of a record, without reading the rest.
 pub fn decode_key(bytes: &[u8]) -> Result<&[u8], WireError> {
     let mut cursor = Cursor::new(bytes);
