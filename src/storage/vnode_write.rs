@@ -25,7 +25,7 @@ use crate::value::entry::Entry;
 use crate::value::packed::pack;
 use crate::value::plain::{Plain, PlainJoin, expire_after, join_plain, put_over};
 use crate::value::record::{
-    Record, encode_delta, encode_encoded, encode_fragment, encode_plain, encode_whole, encoded_size,
+    Record, encode_delta, encode_encoded, encode_plain, encode_short, encode_whole, encoded_size,
 };
 use crate::value::view::{Missing, View, Views};
 
@@ -252,21 +252,27 @@ impl VnodeWrite<'_> {
         let old = Weight::of_large(seed, hash, key, entry, block);
         let base = block.place().unwrap_or_default();
         let entry = block.large_mut().expect("a large block");
-        let Some(fragment) = entry.edit_single(edits, dot, now, sole) else { return false };
-        if fragment.is_empty() {
-            return true;
-        }
+        let Some(delta) = entry.edit_single(edits, dot, now, sole) else { return false };
+        let size = match &delta {
+            Delta::Short(short) if short.is_empty() => return true,
+            Delta::Short(short) => short.len(),
+            _ => 0,
+        };
+        let write = |out: &mut BytesMut| match &delta {
+            Delta::Short(short) => encode_short(out, key, short),
+            Delta::Fragment(fragment) => encode_delta(out, key, fragment),
+            Delta::Whole => unreachable!("one edit is no whole entry"),
+        };
         let start = out.len();
         if !sole {
-            encode_fragment(out, key, &fragment);
+            write(out);
         }
         let is_large = entry.is_large();
-        if fragment.len() < entry.size() {
-            match sole {
-                true => {
-                    drop(journal.append(Kind::Join, |out| encode_fragment(out, key, &fragment)))
-                }
-                false => drop(journal.copy(Kind::Join, &out[start..])),
+        if size < entry.size() {
+            if sole {
+                journal.append(Kind::Join, write);
+            } else {
+                journal.copy(Kind::Join, &out[start..]);
             }
             block.unsettle(base);
         } else {
@@ -333,7 +339,7 @@ impl VnodeWrite<'_> {
             Delta::Whole if is_large => encode_whole(out, key, &entry),
             Delta::Whole => encode_encoded(out, key, &encoded),
             Delta::Fragment(fragment) => encode_delta(out, key, fragment),
-            Delta::Encoded(fragment) => encode_fragment(out, key, fragment),
+            Delta::Short(short) => encode_short(out, key, short),
         }
         if self.vnode.sole && entry.is_tombstone() {
             self.let_go(hash, key);

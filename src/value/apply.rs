@@ -33,8 +33,8 @@ pub enum Delta {
     Whole,
     /// A part of it.
     Fragment(Fragment),
-    /// The bytes of a fragment.
-    Encoded(Vec<u8>),
+    /// The bytes of a fragment's short form.
+    Short(Vec<u8>),
 }
 
 #[cfg(test)]
@@ -42,7 +42,10 @@ impl Delta {
     /// The same, with a fragment's bytes read.
     pub(crate) fn decoded(self) -> Delta {
         match self {
-            Delta::Encoded(bytes) => Delta::Fragment(Fragment::decode(&bytes).expect("a fragment")),
+            Delta::Short(bytes) => {
+                let short = super::short::Short::decode(&bytes).expect("a short form");
+                Delta::Fragment(short.into_fragment())
+            }
             delta => delta,
         }
     }

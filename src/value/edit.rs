@@ -70,9 +70,9 @@ impl Entry {
         author: Author,
     ) -> Result<Delta, ApplyError> {
         if author == Author::Replica
-            && let Some(bytes) = self.edit_single(edits, dot, now, false)
+            && let Some(delta) = self.edit_single(edits, dot, now, false)
         {
-            return Ok(Delta::Encoded(bytes));
+            return Ok(delta);
         }
         self.edit_any(edits, dot, now, author)
     }
@@ -175,7 +175,7 @@ impl Entry {
 
     /// The part of this entry that a command made of the elements `touched`, and all that is alive
     /// of the writes that it built on or removed. See [`Fragment`].
-    fn fragment_of(
+    pub(super) fn fragment_of(
         &self,
         kind: Kind,
         told: &Told,
@@ -220,14 +220,14 @@ impl Entry {
 }
 
 /// Of which writes a fragment tells.
-struct Told {
+pub(super) struct Told {
     /// Its own, from the first to the last.
-    first: Dot,
-    last: Dot,
+    pub(super) first: Dot,
+    pub(super) last: Dot,
     /// The author's count of them all as one.
-    n: u32,
+    pub(super) n: u32,
     /// Others'.
-    named: Vec<Dot>,
+    pub(super) named: Vec<Dot>,
 }
 
 impl Told {

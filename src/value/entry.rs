@@ -604,7 +604,7 @@ fn pruned(cell: &Cell<'_>) -> New<'static> {
 }
 
 /// Appends metas.
-pub(super) fn encode_metas(out: &mut impl Put, metas: &[Meta]) {
+fn encode_metas(out: &mut impl Put, metas: &[Meta]) {
     out.put_varint(metas.len() as u64);
     for meta in metas {
         encode_dot(out, meta.dot);

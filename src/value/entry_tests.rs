@@ -182,7 +182,7 @@ fn deltas_may_come_in_any_order_and_twice() {
             deltas.push(match apply(&mut writer, &change, dot) {
                 Delta::Whole => Record::Whole(writer.clone()),
                 Delta::Fragment(fragment) => Record::Delta(fragment),
-                Delta::Encoded(_) => unreachable!("decoded"),
+                Delta::Short(_) => unreachable!("decoded"),
             });
         }
         for _ in 0..20 {

@@ -332,7 +332,7 @@ impl Simulation {
             None => entry.apply(change, dot, self.now),
         };
         let delta = applied.expect("room for a value");
-        let is_short = matches!(delta, Delta::Encoded(_));
+        let is_short = matches!(delta, Delta::Short(_));
         let mut delta = delta.decoded();
         if let (Change::Edit(edits), true) = (change, is_short) {
             let same = before.edit_any(edits, dot, self.now, Author::Replica);
@@ -382,7 +382,7 @@ impl Simulation {
                 }
                 told
             }
-            Delta::Encoded(_) => unreachable!("decoded"),
+            Delta::Short(_) => unreachable!("decoded"),
         };
         let lost = if at == 3 { 30 } else { 15 };
         // A replica tells the stand-in, too, when another is away.

@@ -1,29 +1,23 @@
 //! One edit of a collection that is there: the common write, without detours.
 //!
 //! HSET of a field, SADD of a member, a push or a pop change one element of a collection on which
-//! nobody works at the same time. What travels of it is written straight into its bytes; [`edit`]
-//! (super::edit) would make an entry of it first. The bytes are the same:
-//!
-//! ```text
-//! dot │ n varint │ 1, previous hlc u64 │ cloud of the dots that it replaced
-//!     │ metas, mostly none │ parts 1, or 0 of a removal
-//!     │ body of one element
-//!     │ gone 0, or 1 with type and name
-//! ```
+//! nobody works at the same time. They need neither a search for what expires or stands beside, nor
+//! an entry made of what travels: that is written straight into its [short form](super::short).
 
 use smallvec::SmallVec;
 
 use crate::base::time::{Dot, UnixMs};
-use crate::base::wire::Put;
-use crate::version::context::{Mark, encode_cloud};
+use crate::version::context::Mark;
 
+use super::apply::Delta;
 use super::body::cell::dots_of;
 use super::body::leaf::{Cell, New};
 use super::change::{Edit, Edits};
-use super::element::{between, tag};
-use super::entry::{Entry, encode_metas};
+use super::edit::Told;
+use super::element::between;
+use super::entry::Entry;
 use super::packed::{Packed, pack};
-use super::register::encode_dot;
+use super::short::Short;
 use super::view::Kind;
 
 /// Bytes of a fragment around its names and values, about.
@@ -31,19 +25,19 @@ const AROUND: usize = 80;
 
 impl Entry {
     /// Carries out `edits` on a replica if it is one simple edit of a collection that is there and
-    /// that nothing stands beside. `Some` of the fragment's bytes then; `None` if it is anything
-    /// else: nothing was changed, see [`Entry::apply`].
+    /// that nothing stands beside. `None` if it is anything else: nothing was changed, see
+    /// [`Entry::apply`].
     ///
     /// `sole`: whether no other node writes the key. Then nobody can remove at the same time what is
     /// there already, and a member that is added again, with the score that it has, needs no write;
-    /// `Some` of nothing says so.
+    /// a short form of no bytes says so.
     pub fn edit_single(
         &mut self,
         edits: &Edits<'_>,
         dot: Dot,
         now: UnixMs,
         sole: bool,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Delta> {
         let edit = edits.single()?;
         let ([meta], [body], true) = (&self.meta[..], &mut self.bodies[..], self.string.is_empty())
         else {
@@ -72,7 +66,7 @@ impl Entry {
                     new.clone()
                 });
                 if is_there {
-                    return Some(Vec::new());
+                    return Some(Delta::Short(Vec::new()));
                 }
                 (std::borrow::Cow::Borrowed(&name[..]), new)
             }
@@ -108,36 +102,23 @@ impl Entry {
         self.context.advance(dot, n, Some(prev));
         named.sort_unstable();
         named.dedup();
-        let marks: SmallVec<[Mark; 2]> =
-            named.iter().map(|&dot| Mark { dot, n: self.n_at(dot) }).collect();
-
-        let len = match &new {
-            New::Single { value, .. } => value.bytes.len(),
-            _ => 0,
-        };
-        let mut out = Vec::with_capacity(AROUND + 16 * marks.len() + name.len() + len);
-        encode_dot(&mut out, dot);
-        out.put_varint(u64::from(n));
-        out.put_u8(1);
-        out.put_u64(prev.0);
-        encode_cloud(&mut out, marks.iter(), marks.len());
-        // It tells all that is alive of what it names.
-        let metas = if named.contains(&meta.dot) { &[meta][..] } else { &[] };
-        encode_metas(&mut out, metas);
-        match &new {
-            New::Single { .. } => {
-                out.put_u8(1);
-                self.bodies[0].encode_one(&name, dot, &new, &mut out);
-                out.put_varint(0);
-            }
-            _ => {
-                out.put_u8(0);
-                out.put_varint(1);
-                out.put_u8(tag(kind));
-                out.put_bytes(&name);
-            }
+        if named.contains(&meta.dot) {
+            // It tells all that is alive of what it names.
+            let told = Told { first: dot, last: dot, n, named: named.to_vec() };
+            let touched = vec![name.into_owned()];
+            let fragment = self.fragment_of(kind, &told, Some(prev), touched, Vec::new());
+            return Some(Delta::Fragment(fragment));
         }
-        Some(out)
+        let value = match new {
+            New::Single { value, expire_at, .. } => Some((value, expire_at)),
+            _ => None,
+        };
+        let mut out =
+            Vec::with_capacity(AROUND + name.len() + value.map_or(0, |(v, _)| v.bytes.len()));
+        let named = named.iter().map(|&dot| Mark { dot, n: self.n_at(dot) }).collect();
+        let name = SmallVec::from_slice(&name);
+        Short { dot, n, prev, named, kind, name, value }.encode(&mut out);
+        Some(Delta::Short(out))
     }
 }
 

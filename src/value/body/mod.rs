@@ -223,7 +223,7 @@ impl Body {
                 }
                 let (spot, skip) = next?;
                 let run = self.rows.run(spot);
-                leaf = Some((run, run.offset(sight, skip)));
+                leaf = Some((run, run.offset(sight.kind, skip)));
                 next = self.rows.next(spot).map(|spot| (spot, 0));
             }
         })
@@ -338,8 +338,8 @@ impl Body {
         if first {
             return self.rows.run(self.rows.first()).item(sight, 0).name;
         }
-        let last = self.rows.run(self.rows.last()).items(sight).last();
-        last.expect("a list that is not empty").1.name
+        let leaf = self.rows.run(self.rows.last());
+        leaf.item(sight, leaf.last(self.kind)).name
     }
 
     /// Puts a new element before a list's first one, or after its last one.
@@ -354,8 +354,7 @@ impl Body {
     pub(super) fn pop(&mut self, first: bool, visit: impl FnMut(Dot)) -> Vec<u8> {
         let spot = if first { self.rows.first() } else { self.rows.last() };
         let leaf = self.rows.run(spot);
-        let last = if first { 0 } else { leaf.count as usize - 1 };
-        let at = leaf.offset(self.sight(), last);
+        let at = if first { 0 } else { leaf.last(self.kind) };
         let item = leaf.item(self.sight(), at);
         let name = item.name.bytes().to_vec();
         dots_of(&item.cell, visit);
@@ -648,22 +647,6 @@ impl Body {
             out.put_u64(leaf.lower);
         }
         out.put_varint(u64::from(leaf.count));
-        out.put_bytes(&leaf.bytes);
-    }
-
-    /// Appends the bytes of a body of this type that holds one element, which `dot` wrote.
-    pub(super) fn encode_one(&self, name: &[u8], dot: Dot, new: &New<'_>, out: &mut impl Put) {
-        let lower = if self.kind == Kind::List { first_step(name) } else { 0 };
-        let mut leaf = Leaf::about(dot.hlc, lower);
-        leaf.write(Sight { kind: self.kind, actors: &[dot.actor] }, 0, 0, name, new);
-        out.put_u8(super::element::tag(self.kind));
-        out.put_u8(1);
-        out.put_u32(dot.actor.0);
-        out.put_u64(leaf.hlc);
-        if self.kind == Kind::List {
-            out.put_u64(leaf.lower);
-        }
-        out.put_varint(1);
         out.put_bytes(&leaf.bytes);
     }
 
