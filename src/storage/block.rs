@@ -65,6 +65,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use dashmap::SharedValue;
 use hashbrown::raw::RawTable;
+use smallvec::SmallVec;
 
 use crate::base::hash::Digest;
 use crate::base::id::Actor;
@@ -157,10 +158,33 @@ pub(super) struct ColdEntry {
 /// The table inside one shard of the map.
 pub(super) type Table = RawTable<(Block, SharedValue<()>)>;
 
+/// Blocks that are fetched from memory together.
+pub(super) const FETCHED_AT_ONCE: usize = 32;
+
 /// Every block of a table, in no order.
 pub(super) fn blocks(table: &Table) -> impl Iterator<Item = &Block> {
     // SAFETY: the iterator borrows the table, so it neither moves nor frees meanwhile.
     unsafe { table.iter().map(|bucket| &bucket.as_ref().0) }
+}
+
+/// Visits every block whose tag is `wanted`, in no order. Blocks lie anywhere in memory: fetched one
+/// by one, waiting for them would be most of the work.
+pub(super) fn visit_blocks(
+    table: &Table,
+    wanted: impl Fn(u8) -> bool,
+    mut visit: impl FnMut(&Block),
+) {
+    let mut all = blocks(table).filter(|block| wanted(block.tag()));
+    let mut some: SmallVec<[&Block; FETCHED_AT_ONCE]> = SmallVec::new();
+    loop {
+        some.clear();
+        some.extend(all.by_ref().take(FETCHED_AT_ONCE));
+        if some.is_empty() {
+            return;
+        }
+        some.iter().for_each(|block| prefetch_start(block));
+        some.iter().for_each(|block| visit(block));
+    }
 }
 
 /// The block in the bucket `at` of a table, if there is one.
@@ -229,10 +253,14 @@ pub(super) fn prefetch_place(table: &Table, hash: u64) {
 pub(super) fn prefetch_block(table: &Table, hash: u64) {
     let tag = tag_of(hash);
     if let Some((block, _)) = table.get(hash, |(block, _)| block.tag() == tag) {
-        let start = block.start().as_ptr();
-        prefetch(start);
-        prefetch(start.wrapping_add(64));
+        prefetch_start(block);
     }
+}
+
+fn prefetch_start(block: &Block) {
+    let start = block.start().as_ptr();
+    prefetch(start);
+    prefetch(start.wrapping_add(64));
 }
 
 /// A key and what it holds: the low byte of the block's address with the slot's flags, the rest of

@@ -16,7 +16,9 @@ use crate::base::hash::{Digest, HashSeed};
 use crate::base::id::VnodeId;
 use crate::base::time::{Hlc, UnixMs};
 
-use super::block::{Block, Form, blocks, prefetch_block, prefetch_place, tag_of};
+use super::block::{
+    Block, FETCHED_AT_ONCE, Form, prefetch_block, prefetch_place, tag_of, visit_blocks,
+};
 use super::keyspace::Keyspace;
 use super::vnode_read::{VnodeRead, record_of, state_digest};
 use super::warming::ColdRecord;
@@ -24,9 +26,6 @@ use super::weight::decoded;
 
 /// Keys whose digests are worked out under one lock.
 pub const DIGESTS_AT_ONCE: usize = 8192;
-
-/// Blocks that are fetched from memory together.
-const FETCHED_AT_ONCE: usize = 32;
 
 impl VnodeRead<'_> {
     /// Adds to `sums` what `scope` compares of each key in `buckets`.
@@ -82,8 +81,8 @@ impl VnodeRead<'_> {
     }
 
     fn for_each(&self, buckets: BucketSet, mut visit: impl FnMut(u64, &Block)) {
-        let wanted = blocks(self.table).filter(|block| buckets.contains(block.tag()));
-        wanted.for_each(|block| visit(self.seed.key(block.key()), block));
+        let wanted = |tag| buckets.contains(tag);
+        visit_blocks(self.table, wanted, |block| visit(self.seed.key(block.key()), block));
     }
 
     fn digest_of(&self, scope: Scope, hash: u64, block: &Block) -> Digest {

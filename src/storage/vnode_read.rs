@@ -15,7 +15,7 @@ use crate::value::entry::Entry;
 use crate::value::record::{encode_encoded, encode_plain, encode_whole};
 use crate::value::view::{Body, Missing, View, Views};
 
-use super::block::{Block, Form, Table, blocks};
+use super::block::{Block, Form, Table, blocks, visit_blocks};
 use super::warming::{ColdRecord, Tier};
 use super::weight::{Weight, decoded};
 
@@ -160,12 +160,12 @@ impl<'a> VnodeRead<'a> {
     /// Keys, state digests and bytes of a frame (about) of everything held whose hash begins with
     /// one of `tags`.
     pub fn states(&self, tags: Range<u16>, mut visit: impl FnMut(&[u8], u64, Digest, usize)) {
-        let wanted = |block: &&Block| tags.contains(&u16::from(block.tag()));
-        for block in blocks(self.table).filter(wanted) {
+        let wanted = |tag| tags.contains(&u16::from(tag));
+        visit_blocks(self.table, wanted, |block| {
             let hash = self.seed.key(block.key());
             let stored = Weight::of(self.seed, hash, block).stored;
             visit(block.key(), hash, state_digest(self.seed, hash, block), stored);
-        }
+        });
     }
 
     /// Where the value of `key` is.
