@@ -82,6 +82,7 @@ def main():
     parser.add_argument("--rate", type=float, default=12, help="commands a second of each client")
     parser.add_argument("--keys", type=int, default=20_000, help="keys that are there beforehand")
     parser.add_argument("--pressure-keys", type=int, default=100_000, help="keys that a node misses")
+    parser.add_argument("--healed-by", help="of stream, exchange and hints, those that pressure shall measure")
     parser.add_argument("--small-backlog", default="1mb", help="a backlog that is soon dropped")
     parser.add_argument("--seed", default="1", help="for what is drawn at random")
     parser.add_argument("--kvorum", default="target/quick/kvorum", help="the binary to judge")

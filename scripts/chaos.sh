@@ -16,6 +16,7 @@
 #   --seconds N      how long the fault of a section lasts (each has its default)
 #   --rounds N       how often each section runs
 #   --rate N         commands a second of each client (default 12)
+#   --healed-by WAYS of stream,exchange,hints, those that pressure measures (default: all)
 #   --kvorum BIN     the program to judge (default: builds target/quick/kvorum)
 #   --output FILE    writes the Markdown there, too
 #   --network KIND   namespaces, relays or loopback (default: the best there may be)

@@ -122,6 +122,14 @@ class Cluster:
         """Nodes whose process ended by itself."""
         return [node for node, process in self.processes.items() if process.poll() is not None]
 
+    def processor_seconds(self):
+        """Time that all nodes that run have spent on processors so far."""
+        ticks = 0
+        for process in self.processes.values():
+            stat = pathlib.Path(f"/proc/{process.pid}/stat").read_text()
+            ticks += sum(int(word) for word in stat.rpartition(")")[2].split()[11:13])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     # The disk
 
     def wipe(self, node):
