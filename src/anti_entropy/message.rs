@@ -161,6 +161,14 @@ impl Message {
         }
     }
 
+    /// What a list of keys covers, if it is one.
+    pub fn listed(&self) -> Option<(Scope, Span)> {
+        match &self.body {
+            Body::Keys { scope, list } => Some((*scope, *list.span())),
+            _ => None,
+        }
+    }
+
     /// Appends the message's bytes.
     pub fn encode(&self, out: &mut impl Put) {
         let kind = match &self.body {

@@ -13,9 +13,11 @@
 //! sure only after the next sync. So an entry *ripens* ([`Options::forget_after_ms`]), and whoever
 //! went meanwhile is sent it again.
 //!
-//! Entries are found by a walk over the vnodes held for others, a piece at a time; what was
-//! acknowledged of which state is written in a ledger, about 50 bytes an entry. It lives in memory:
-//! after a restart all is sent again, and being told twice is being told once.
+//! Entries are found by a walk over the vnodes held for others, a *page* at a time. Each replica
+//! goes through the page at its own pace: the shell says what room it has ([`Handoff::on_room`]), and
+//! nothing is looked at while nobody has any. What was acknowledged of which state is written in a
+//! ledger, about 50 bytes an entry. It lives in memory: after a restart all is sent again, and being
+//! told twice is being told once.
 //!
 //! Invariant: what is forgotten is, in exactly the state that the shell finds when it forgets it,
 //! held by every replica of its vnode.
@@ -30,19 +32,23 @@ use crate::base::id::{NodeId, VnodeId};
 use crate::base::limits::REPLICAS_MAX;
 use crate::base::time::{Hlc, Moment};
 
-use super::pace::{self, Pace};
+use super::pace;
 
 /// Tags of a vnode: the first byte of a key's hash.
 const TAGS: u16 = 256;
 
-/// Entries looked at in one piece, about.
-const PIECE_KEYS: usize = 512;
+/// Entries that are sent at a time.
+const TURN_MAX: usize = 64;
+
+/// Entries that are forgotten at a time. Nobody waits for that, and each is a line in the log.
+const FORGOTTEN_MAX: usize = 16;
+
+/// A page is left when nobody has had room for what is left of it for so long: others wait for
+/// the next one.
+const PATIENCE_MS: u64 = 250;
 
 /// How long a vnode whose walk is over is left alone.
 const REST_MS: u64 = 250;
-
-/// Most bytes on their way to one replica: its clients' frames share the link.
-const FLYING_BYTES_MAX: usize = 4 << 20;
 
 const _: () = assert!(REPLICAS_MAX <= u16::BITS as usize);
 
@@ -53,14 +59,14 @@ pub struct Options {
     pub forget_after_ms: u64,
     /// An entry that was not acknowledged for so many milliseconds is sent again.
     pub retry_after_ms: u64,
-    /// How fast one replica is sent entries.
-    pub pace: pace::Options,
+    /// Entries of one page, about. Clients wait while one is looked up.
+    pub page_keys: usize,
 }
 
 impl Default for Options {
     fn default() -> Options {
         // A log is synced every second, and a sync may take its time.
-        Options { forget_after_ms: 2_000, retry_after_ms: 5_000, pace: pace::Options::default() }
+        Options { forget_after_ms: 2_000, retry_after_ms: 5_000, page_keys: 64 }
     }
 }
 
@@ -75,10 +81,17 @@ pub struct Found {
     pub bytes: usize,
 }
 
+impl Found {
+    fn cost(&self) -> usize {
+        pace::hint_cost(self.bytes)
+    }
+}
+
 /// What the machine asks of the shell, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// Look at what is held of the vnode under these tags, and tell it by [`Handoff::on_found`].
+    /// Look at what is held of the vnode under these tags, and tell it by [`Handoff::on_found`]. The
+    /// page before it is done with.
     Look {
         /// The vnode.
         vnode: VnodeId,
@@ -87,14 +100,14 @@ pub enum Effect {
     },
     /// Send the `nth` of what was found, as it is by now, and tell the answer.
     Send {
-        /// Its place in what was found.
+        /// Its place in what was found last.
         nth: usize,
         /// The replica.
         to: NodeId,
     },
     /// Forget the `nth` of what was found, unless it is in another state by now.
     Forget {
-        /// Its place in what was found.
+        /// Its place in what was found last.
         nth: usize,
     },
 }
@@ -102,7 +115,7 @@ pub enum Effect {
 /// An entry of which something is known.
 #[derive(Clone, Copy, Debug)]
 struct Line {
-    /// Half of the digest of the state that this is about: chance does not repeat it.
+    /// [`half`] of the digest of the state that this is about.
     state: u64,
     /// Replicas that have this state, by their places.
     acked: u16,
@@ -133,6 +146,8 @@ struct Vault {
     rested: Moment,
     /// Whether something may have changed since the last walk began.
     fresh: bool,
+    /// When the first of the entries that all have may be forgotten.
+    ripe: Option<Moment>,
 }
 
 impl Vault {
@@ -145,14 +160,15 @@ impl Vault {
     }
 
     /// Forgets what is written of an entry.
-    fn strike(&mut self, hash: u64, peers: &mut BTreeMap<NodeId, Peer>) {
+    fn strike(&mut self, hash: u64) {
         let Some(line) = self.ledger.remove(&hash) else { return };
         for place in places(line.acked) {
             self.uncount(place, &line);
         }
-        for place in places(line.flying) {
-            landed(peers, self.replicas[place], &line);
-        }
+    }
+
+    fn ripens(&mut self, at: Moment) {
+        self.ripe = Some(self.ripe.map_or(at, |ripe| ripe.min(at)));
     }
 
     fn uncount(&mut self, place: usize, line: &Line) {
@@ -161,15 +177,59 @@ impl Vault {
         done.bytes = done.bytes.saturating_sub(line.bytes as usize);
     }
 
-    /// Whether a walk may find anything to do, if `up` says who is in reach.
-    fn wants(&self, up: impl Fn(NodeId) -> bool) -> bool {
+    /// Whether to look at it now: `up` says who is in reach, `open` who of them has room.
+    fn is_due(
+        &self,
+        up: impl Fn(NodeId) -> bool,
+        open: impl Fn(NodeId) -> bool,
+        now: Moment,
+    ) -> bool {
+        if self.walk.is_some() {
+            // What is looked at when nobody can be sent it is looked at in vain.
+            return self.replicas.iter().any(|&node| open(node))
+                || !self.replicas.iter().any(|&node| up(node));
+        }
         let lacks = |(place, node): (usize, &NodeId)| {
-            up(*node) && (self.fresh || self.done[place].keys < self.held.keys)
+            open(*node) && (self.fresh || self.done[place].keys < self.held.keys)
         };
-        self.held.keys > 0
+        now.since(self.rested) >= REST_MS
+            && self.held.keys > 0
             && (self.replicas.iter().enumerate().any(lacks)
-                || self.done.iter().all(|done| done.keys > 0))
+                || self.ripe.is_some_and(|ripe| ripe <= now))
     }
+
+    /// Whether the replica at `place` lacks an entry and is not being sent it.
+    fn lacks(&self, place: usize, entry: &Found) -> bool {
+        let line = self.ledger.get(&entry.hash).filter(|line| line.state == half(entry.state));
+        line.is_none_or(|line| (line.acked | line.flying) >> place & 1 == 0)
+    }
+
+    /// The replica at `place` is sent an entry.
+    fn send(&mut self, place: usize, entry: &Found, now: Moment) {
+        let (state, bytes) = (half(entry.state), entry.bytes.min(u32::MAX as usize) as u32);
+        let fresh = Line { state, acked: 0, flying: 0, bytes, at: now };
+        let line = self.ledger.entry(entry.hash).or_insert(fresh);
+        line.flying |= 1 << place;
+        line.at = now;
+    }
+
+    /// Whether all have an entry, and for long enough: then it is to be forgotten.
+    fn forgets(&mut self, entry: &Found, options: &Options, now: Moment) -> bool {
+        let line = self.ledger.get(&entry.hash).filter(|line| line.state == half(entry.state));
+        let Some(line) = line.filter(|line| line.acked == self.all()) else { return false };
+        let ripe = Moment(line.at.0 + options.forget_after_ms);
+        if now < ripe {
+            self.ripens(ripe);
+            return false;
+        }
+        self.strike(entry.hash);
+        true
+    }
+}
+
+/// Half of a digest: chance does not repeat it.
+fn half(state: Digest) -> u64 {
+    state.0 as u64
 }
 
 /// The places whose bits are set.
@@ -177,18 +237,24 @@ fn places(bits: u16) -> impl Iterator<Item = usize> {
     (0..REPLICAS_MAX).filter(move |place| bits >> place & 1 == 1)
 }
 
-fn landed(peers: &mut BTreeMap<NodeId, Peer>, node: NodeId, line: &Line) {
-    if let Some(peer) = peers.get_mut(&node) {
-        peer.flying = peer.flying.saturating_sub(line.bytes as usize);
-    }
-}
-
-#[derive(Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 struct Peer {
     up: bool,
-    pace: Pace,
-    /// Bytes on their way.
-    flying: usize,
+    /// What it may be sent now.
+    room: usize,
+}
+
+/// What was found last, and how far each replica has come in it.
+#[derive(Debug)]
+struct Page {
+    vnode: VnodeId,
+    tags: Range<u16>,
+    /// What is forgotten has left its place.
+    found: Vec<Option<Found>>,
+    /// By the replicas' places, and one more: the next entry to forget, if it may be.
+    next: SmallVec<[usize; 5]>,
+    /// When it last brought anything.
+    moved: Moment,
 }
 
 /// Everything that one node holds for others. See the head of this file.
@@ -199,12 +265,14 @@ pub struct Handoff {
     peers: BTreeMap<NodeId, Peer>,
     /// The vnode that was looked at last.
     last: Option<VnodeId>,
+    page: Option<Page>,
 }
 
 impl Handoff {
     /// A node that holds nothing for anybody yet.
     pub fn new(options: Options) -> Handoff {
-        Handoff { options, vaults: BTreeMap::new(), peers: BTreeMap::new(), last: None }
+        let (vaults, peers) = (BTreeMap::new(), BTreeMap::new());
+        Handoff { options, vaults, peers, last: None, page: None }
     }
 
     /// This node holds so many keys and bytes of a vnode for `replicas`. `changed` rises with every
@@ -237,16 +305,13 @@ impl Handoff {
     }
 
     fn drop_vault(&mut self, vnode: VnodeId) {
-        let Some(mut vault) = self.vaults.remove(&vnode) else { return };
-        let hashes: Vec<u64> = vault.ledger.keys().copied().collect();
-        hashes.into_iter().for_each(|hash| vault.strike(hash, &mut self.peers));
+        self.vaults.remove(&vnode);
+        self.page.take_if(|page| page.vnode == vnode);
     }
 
     /// `node` is in reach and counts, or is not.
     pub fn on_reach(&mut self, node: NodeId, up: bool, now: Moment) {
-        let options = self.options;
-        let fresh = || Peer { up: false, pace: Pace::new(options.pace), flying: 0 };
-        let peer = self.peers.entry(node).or_insert_with(fresh);
+        let peer = self.peers.entry(node).or_default();
         match (std::mem::replace(&mut peer.up, up), up) {
             (false, true) => self.vaults.values_mut().for_each(|vault| vault.fresh = true),
             (true, false) => self.on_lost(node, now),
@@ -254,10 +319,15 @@ impl Handoff {
         }
     }
 
+    /// What `node` may be sent from now on, in [`pace::hint_cost`]: until it is told otherwise.
+    pub fn on_room(&mut self, node: NodeId, room: usize) {
+        self.peers.entry(node).or_default().room = room;
+    }
+
     /// The link to `node` broke: it may have lost what its log held and was not synced.
     pub fn on_lost(&mut self, node: NodeId, now: Moment) {
         if let Some(peer) = self.peers.get_mut(&node) {
-            (peer.up, peer.flying) = (false, 0);
+            peer.up = false;
         }
         let sure_after = self.options.forget_after_ms;
         for vault in self.vaults.values_mut() {
@@ -277,23 +347,29 @@ impl Handoff {
         }
     }
 
-    /// Time passes: asks for the next piece to look at, if there is anything to do.
+    /// Time passes: sends and forgets some of what was found, or asks to look for more, if there is
+    /// anything to do.
     pub fn on_tick(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        if let Some(page) = self.page.take() {
+            self.turn(page, now, out);
+            if !out.is_empty() || self.page.is_some() {
+                return;
+            }
+        }
         let after = self.last.map_or(0, |vnode| vnode.0.saturating_add(1));
         let next = self.vaults.range(VnodeId(after)..).chain(self.vaults.range(..VnodeId(after)));
-        let up = |node: NodeId| self.peers.get(&node).is_some_and(|peer| peer.up);
-        let due = next.into_iter().find(|(_, vault)| {
-            vault.walk.is_some() || now.since(vault.rested) >= REST_MS && vault.wants(up)
-        });
+        let up = |node| self.peers.get(&node).is_some_and(|peer| peer.up);
+        let open = |node| self.peers.get(&node).is_some_and(|peer| peer.up && peer.room > 0);
+        let due = next.into_iter().find(|(_, vault)| vault.is_due(up, open, now));
         let Some((&vnode, _)) = due else { return };
         self.last = Some(vnode);
         let Some(vault) = self.vaults.get_mut(&vnode) else { return };
         let first = vault.walk.unwrap_or(0);
         if vault.walk.is_none() {
-            vault.fresh = false;
+            (vault.fresh, vault.ripe) = (false, None);
         }
         vault.walk = Some(first);
-        let step = (usize::from(TAGS) * PIECE_KEYS).div_ceil(vault.held.keys.max(1));
+        let step = (usize::from(TAGS) * self.options.page_keys).div_ceil(vault.held.keys.max(1));
         let end = first + step.clamp(1, usize::from(TAGS - first)) as u16;
         out.push(Effect::Look { vnode, tags: first..end });
     }
@@ -307,115 +383,100 @@ impl Handoff {
         now: Moment,
         out: &mut Vec<Effect>,
     ) {
-        let (mut sent, mut is_blocked) = (false, false);
-        for (nth, entry) in found.iter().enumerate() {
-            let (did, lacked) = self.judge(vnode, nth, entry, now, out);
-            sent |= did;
-            is_blocked |= lacked;
-        }
         let Some(vault) = self.vaults.get_mut(&vnode) else { return };
-        // Whoever could be sent something must not wait for those that cannot.
-        if is_blocked && !sent {
+        for entry in found {
+            let state = half(entry.state);
+            let known = vault.ledger.get_mut(&entry.hash);
+            match known {
+                Some(line) if line.state != state => vault.strike(entry.hash),
+                // Not answered: it is sent again.
+                Some(line) if now.since(line.at) >= self.options.retry_after_ms => line.flying = 0,
+                _ => {}
+            }
+        }
+        let next = SmallVec::from_elem(0, vault.replicas.len() + 1);
+        let found = found.iter().copied().map(Some).collect();
+        self.turn(Page { vnode, tags, found, next, moved: now }, now, out);
+    }
+
+    /// Goes on with a page, and keeps it unless it is through.
+    fn turn(&mut self, mut page: Page, now: Moment, out: &mut Vec<Effect>) {
+        let Handoff { options, vaults, peers, .. } = self;
+        let Some(vault) = vaults.get_mut(&page.vnode) else { return };
+        let mut is_blocked = false;
+        for place in 0..vault.replicas.len() {
+            let peer = peers.entry(vault.replicas[place]).or_default();
+            let next = &mut page.next[place];
+            while *next < page.found.len() && out.len() < TURN_MAX && peer.up {
+                let lacked = page.found[*next].filter(|entry| vault.lacks(place, entry));
+                if let Some(entry) = lacked {
+                    if peer.room == 0 {
+                        is_blocked = true;
+                        break;
+                    }
+                    peer.room = peer.room.saturating_sub(entry.cost());
+                    vault.send(place, &entry, now);
+                    out.push(Effect::Send { nth: *next, to: vault.replicas[place] });
+                }
+                *next += 1;
+            }
+        }
+        let (next, sent) = (&mut page.next[vault.replicas.len()], out.len());
+        let most = TURN_MAX.min(sent + FORGOTTEN_MAX);
+        while *next < page.found.len() && out.len() < most {
+            let forgotten = page.found[*next].take_if(|entry| vault.forgets(entry, options, now));
+            if forgotten.is_some() {
+                out.push(Effect::Forget { nth: *next });
+            }
+            *next += 1;
+        }
+        if !out.is_empty() {
+            page.moved = now;
+        }
+        // A full turn may have left anybody behind.
+        let is_through = out.len() < most && !is_blocked;
+        if !is_through && now.since(page.moved) < PATIENCE_MS {
+            self.page = Some(page);
             return;
         }
-        vault.fresh |= is_blocked;
-        vault.walk = (tags.end < TAGS).then_some(tags.end);
+        vault.fresh |= !is_through;
+        vault.walk = (page.tags.end < TAGS).then_some(page.tags.end);
         if vault.walk.is_none() {
             vault.rested = now;
         }
     }
 
-    /// Sends an entry to those that lack it, or forgets it; whether any was sent it, and whether
-    /// any other must wait for it.
-    fn judge(
-        &mut self,
-        vnode: VnodeId,
-        nth: usize,
-        found: &Found,
-        now: Moment,
-        out: &mut Vec<Effect>,
-    ) -> (bool, bool) {
-        let Handoff { options, vaults, peers, .. } = self;
-        let Some(vault) = vaults.get_mut(&vnode) else { return (false, false) };
-        let (state, bytes) = (found.state.0 as u64, found.bytes.min(u32::MAX as usize) as u32);
-        let known = vault.ledger.get(&found.hash).copied();
-        let is_void = known.is_some_and(|line| line.state != state);
-        let is_late = known
-            .is_some_and(|line| line.flying != 0 && now.since(line.at) >= options.retry_after_ms);
-        let mut line = match known {
-            Some(line) if !is_void => line,
-            _ => Line { state, acked: 0, flying: 0, bytes, at: now },
-        };
-        if is_void {
-            vault.strike(found.hash, peers);
-        } else if is_late {
-            places(line.flying).for_each(|place| landed(peers, vault.replicas[place], &line));
-            line.flying = 0;
-        }
-        let all = vault.all();
-        if line.acked == all {
-            if now.since(line.at) >= options.forget_after_ms {
-                vault.strike(found.hash, peers);
-                out.push(Effect::Forget { nth });
-            }
-            return (false, false);
-        }
-        let (mut sent, mut is_blocked) = (false, false);
-        for place in places(all & !line.acked & !line.flying) {
-            let node = vault.replicas[place];
-            let Some(peer) = peers.get_mut(&node).filter(|peer| peer.up) else { continue };
-            if peer.flying >= FLYING_BYTES_MAX || peer.pace.allowance(now) == 0 {
-                is_blocked = true;
-                continue;
-            }
-            peer.pace.on_sent(found.bytes, now);
-            peer.flying += line.bytes as usize;
-            line.flying |= 1 << place;
-            line.at = now;
-            out.push(Effect::Send { nth, to: node });
-            sent = true;
-        }
-        if line.acked | line.flying != 0 {
-            vault.ledger.insert(found.hash, line);
-        } else {
-            vault.ledger.remove(&found.hash);
-        }
-        (sent, is_blocked)
-    }
-
-    /// `from` has answered for an entry that was sent when it was in `state`, after `us`
-    /// microseconds: its log holds it, or (`held` is false) it does not.
+    /// `from` has answered for an entry that was sent when it was in `state`: its log holds it, or
+    /// (`held` is false) it does not.
     pub fn on_answer(
         &mut self,
         vnode: VnodeId,
         (hash, state): (u64, Digest),
         from: NodeId,
         held: bool,
-        us: u64,
         now: Moment,
     ) {
-        let Handoff { vaults, peers, .. } = self;
-        if let Some(peer) = peers.get_mut(&from).filter(|_| held) {
-            peer.pace.on_latency(us, now);
-        }
-        let Some(vault) = vaults.get_mut(&vnode) else { return };
+        let Some(vault) = self.vaults.get_mut(&vnode) else { return };
         let Some(place) = vault.place(from) else { return };
-        let bit = 1 << place;
+        let (bit, all) = (1 << place, vault.all());
         let Some(line) = vault.ledger.get_mut(&hash) else { return };
         // What was asked of another state, or given up, or is told twice, means nothing.
-        if line.state != state.0 as u64 || line.flying & bit == 0 {
+        if line.state != half(state) || line.flying & bit == 0 {
             return;
         }
         line.flying &= !bit;
-        landed(peers, from, line);
-        if held {
-            line.acked |= bit;
-            line.at = now;
-            let done = &mut vault.done[place];
-            *done = Sum { keys: done.keys + 1, bytes: done.bytes + line.bytes as usize };
-        } else {
+        if !held {
             // Asked again not at once, but with the next walk.
             vault.fresh = true;
+            return;
+        }
+        line.acked |= bit;
+        line.at = now;
+        let (bytes, whole) = (line.bytes as usize, line.acked == all);
+        let done = &mut vault.done[place];
+        *done = Sum { keys: done.keys + 1, bytes: done.bytes + bytes };
+        if whole {
+            vault.ripens(Moment(now.0 + self.options.forget_after_ms));
         }
     }
 

@@ -10,7 +10,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::machine::{Effect, Found, Handoff, Options};
-use super::pace;
 use crate::base::hash::HashSeed;
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
 use crate::base::time::{Dot, Hlc, Moment, UnixMs};
@@ -89,6 +88,8 @@ struct World {
     /// What the stand-in holds; its log loses nothing.
     hints: BTreeMap<usize, Entry>,
     machine: Handoff,
+    /// What the machine was told of last.
+    found: Vec<Found>,
     forgotten: Option<Hlc>,
     boot: u16,
     flying: Vec<Flying>,
@@ -103,9 +104,8 @@ fn nodes() -> [NodeId; 3] {
 }
 
 fn options(mutant: Mutant) -> Options {
-    let pace = pace::Options { rate_min: 1_000, rate_max: 9_000, rate_start: 3_000, step: 1_000 };
     let forget_after_ms = if mutant == Mutant::Unripe { 0 } else { 2_000 };
-    Options { forget_after_ms, retry_after_ms: 500, pace }
+    Options { forget_after_ms, retry_after_ms: 500, ..Options::default() }
 }
 
 impl World {
@@ -118,6 +118,7 @@ impl World {
             replicas: Default::default(),
             hints: BTreeMap::new(),
             machine: Handoff::new(options(mutant)),
+            found: Vec::new(),
             forgotten: None,
             boot: 1,
             flying: Vec::new(),
@@ -153,7 +154,7 @@ impl World {
                 (replica.synced, replica.synced_at) = (replica.held.clone(), self.now);
             }
         }
-        for _ in 0..self.dice.roll(4) {
+        for _ in 0..self.dice.roll(6) {
             self.deliver();
         }
         self.hand_on();
@@ -190,9 +191,10 @@ impl World {
             return;
         }
         let dot = self.dot(at as u16, self.replicas[at].boot);
-        let seen = self.replicas[at].held[0].view(UnixMs(self.now));
-        let seen = seen.map(|view| view.string().expect("a string").into_owned());
-        if seen == self.set[0].map(|value| value.to_string().into_bytes()) {
+        // It takes the place of all that is there, not only of what is shown.
+        let seen =
+            |value: &u64| self.replicas[at].held[0].siblings().any(|(dot, _)| dot.hlc.0 == *value);
+        if self.set[0].is_some_and(|value| seen(&value)) {
             self.set[0] = None;
         }
         let value = Cow::Borrowed(&b"0"[..]);
@@ -284,8 +286,7 @@ impl World {
         }
         let about = (message.key as u64, message.state);
         let from = nodes()[message.to];
-        let (us, now) = (400 + self.dice.roll(400), Moment(self.now));
-        self.machine.on_answer(VNODE, about, from, true, us, now);
+        self.machine.on_answer(VNODE, about, from, true, Moment(self.now));
     }
 
     fn hand_on(&mut self) {
@@ -293,39 +294,45 @@ impl World {
         let all = nodes();
         let replicas = if self.mutant == Mutant::OneAck { &all[..1] } else { &all };
         self.machine.on_held(VNODE, replicas, self.hints.len(), bytes, self.hlc);
+        for node in nodes() {
+            self.machine.on_room(node, [0, 0, 700][self.dice.roll(3) as usize]);
+        }
         let (now, mut effects) = (Moment(self.now), Vec::new());
         self.machine.on_tick(now, &mut effects);
-        let Some(Effect::Look { vnode, tags }) = effects.pop() else { return };
-        let state = |(key, hint): (&usize, &Entry)| Found {
-            hash: *key as u64,
-            state: hint.state_digest(SEED, *key as u64),
-            bytes: 100,
-        };
-        // The keys' hashes begin with zeros.
-        let found: Vec<Found> = match tags.start {
-            0 => self.hints.iter().map(state).collect(),
-            _ => Vec::new(),
-        };
-        self.machine.on_found(vnode, tags, &found, now, &mut effects);
+        if let [Effect::Look { vnode, tags }] = &effects[..] {
+            let (vnode, tags) = (*vnode, tags.clone());
+            effects.clear();
+            let state = |(key, hint): (&usize, &Entry)| Found {
+                hash: *key as u64,
+                state: hint.state_digest(SEED, *key as u64),
+                bytes: 100,
+            };
+            // The keys' hashes begin with zeros.
+            self.found = match tags.start {
+                0 => self.hints.iter().map(state).collect(),
+                _ => Vec::new(),
+            };
+            self.machine.on_found(vnode, tags, &self.found, now, &mut effects);
+        }
         // Others may write between the look and what follows.
-        if self.dice.percent(20) {
+        if !effects.is_empty() && self.dice.percent(20) {
             self.write_blindly();
         }
         for effect in effects {
             match effect {
                 Effect::Send { nth, to } => {
-                    let Found { hash, state, .. } = found[nth];
+                    let Found { hash, state, .. } = self.found[nth];
                     let (to, key) = (usize::from(to.0), hash as usize);
                     let entry = self.hints[&key].clone();
                     self.flying.push(Flying { to, key, state, entry, is_answer: false });
                 }
-                Effect::Forget { nth } => self.forget(&found[nth]),
+                Effect::Forget { nth } => self.forget(self.found[nth]),
                 Effect::Look { .. } => panic!("one look at a time"),
             }
         }
     }
 
-    fn forget(&mut self, found: &Found) {
+    fn forget(&mut self, found: Found) {
         let key = found.hash as usize;
         let state = self.hints[&key].state_digest(SEED, found.hash);
         if state == found.state || self.mutant == Mutant::Blind {
@@ -342,8 +349,9 @@ impl World {
             self.pass();
         }
         if !self.hints.is_empty() && self.mutant != Mutant::KeptAcks {
-            let (left, known) = (self.hints.len(), self.machine.hints_for(NodeId(0)));
-            return Err(format!("{left} hints are stuck, {known:?} of them for n0"));
+            let (left, known) =
+                (self.hints.len(), nodes().map(|node| self.machine.hints_for(node)));
+            return Err(format!("{left} hints are stuck; keys and bytes for each node: {known:?}"));
         }
         for at in [0, 1, 2, 0, 1, 2] {
             self.exchange(at);
@@ -403,28 +411,44 @@ fn found(count: u64) -> Vec<Found> {
     (0..count).map(|hash| Found { hash, state: digest(hash), bytes: 1_000 }).collect()
 }
 
-/// A machine that holds so many keys for three replicas, of which those are up.
+/// A machine that holds so many keys for three replicas, of which those are up and have room.
 fn holding(count: usize, up: &[u16]) -> Handoff {
-    let mut machine = Handoff::new(Options::default());
+    let mut machine = Handoff::new(Options { page_keys: 512, ..Options::default() });
     for node in nodes() {
         machine.on_reach(node, up.contains(&node.0), Moment(0));
+        machine.on_room(node, usize::MAX);
     }
     machine.on_held(VNODE, &nodes(), count, 1_000 * count, Hlc(1));
     machine
 }
 
-/// One walk over all that is held, in one piece; what it asked for.
-fn walk(machine: &mut Handoff, found: &[Found], now: u64) -> Vec<Effect> {
+/// What the machine asks for now; `found` lies on one page.
+fn tick(machine: &mut Handoff, found: &[Found], now: u64) -> Vec<Effect> {
     let mut out = Vec::new();
     machine.on_tick(Moment(now), &mut out);
-    let Some(Effect::Look { vnode, tags }) = out.pop() else { return Vec::new() };
-    assert_eq!((vnode, tags.clone()), (VNODE, 0..256));
-    machine.on_found(VNODE, tags, found, Moment(now), &mut out);
+    if let [Effect::Look { vnode, tags }] = &out[..] {
+        let (vnode, tags) = (*vnode, tags.clone());
+        assert_eq!((vnode, tags.clone()), (VNODE, 0..256));
+        out.clear();
+        machine.on_found(vnode, tags, found, Moment(now), &mut out);
+    }
     out
 }
 
+/// One walk over all that is held; what it asked for.
+fn walk(machine: &mut Handoff, found: &[Found], now: u64) -> Vec<Effect> {
+    let mut all = Vec::new();
+    loop {
+        let some = tick(machine, found, now);
+        if some.is_empty() {
+            return all;
+        }
+        all.extend(some);
+    }
+}
+
 fn answer(machine: &mut Handoff, hash: u64, from: u16, now: u64) {
-    machine.on_answer(VNODE, (hash, digest(hash)), NodeId(from), true, 300, Moment(now));
+    machine.on_answer(VNODE, (hash, digest(hash)), NodeId(from), true, Moment(now));
 }
 
 #[test]
@@ -466,18 +490,59 @@ fn what_changed_is_sent_anew() {
 #[test]
 fn a_slow_replica_holds_up_nobody_else() {
     let (mut machine, found) = (holding(400, &[0, 1]), found(400));
-    let (mut sent, mut now) = ([0, 0], 1_000);
-    for _ in 0..200 {
-        now += 300;
-        for effect in walk(&mut machine, &found, now) {
+    let mut sent = [0, 0];
+    for step in 0..200 {
+        // One of them answers everything at once, the other has room for one entry in three seconds.
+        machine.on_room(NodeId(0), usize::MAX);
+        machine.on_room(NodeId(1), usize::from(step % 10 == 0));
+        let now = 1_000 + 300 * step;
+        for effect in tick(&mut machine, &found, now) {
             let Effect::Send { nth, to } = effect else { continue };
             sent[usize::from(to.0)] += 1;
-            // The other answers late, and is paced down.
-            let us = if to == NodeId(0) { 200 } else { 90_000 };
-            let about = (found[nth].hash, found[nth].state);
-            machine.on_answer(VNODE, about, to, true, us, Moment(now));
+            answer(&mut machine, found[nth].hash, to.0, now);
         }
     }
-    assert_eq!(sent[0], 400);
-    assert_eq!(machine.hints_for(NodeId(0)).0, 0);
+    assert_eq!((sent[0], machine.hints_for(NodeId(0)).0), (400, 0));
+    assert_eq!(machine.hints_for(NodeId(1)).0, 400 - sent[1]);
+    assert!((10..=20).contains(&sent[1]), "{}", sent[1]);
+}
+
+#[test]
+fn nothing_is_looked_at_while_nobody_has_room() {
+    let (mut machine, found) = (holding(400, &[0, 1]), found(400));
+    for node in nodes() {
+        machine.on_room(node, 0);
+    }
+    let mut out = Vec::new();
+    machine.on_tick(Moment(1_000), &mut out);
+    assert!(out.is_empty(), "{out:?}");
+    // Room for three; the rest of the page waits, and is not looked at again.
+    machine.on_room(NodeId(1), 3 * super::pace::hint_cost(1_000));
+    assert_eq!(tick(&mut machine, &found, 1_010).len(), 3);
+    machine.on_tick(Moment(1_020), &mut out);
+    assert!(out.is_empty(), "{out:?}");
+    machine.on_room(NodeId(0), super::pace::hint_cost(1_000));
+    machine.on_tick(Moment(1_030), &mut out);
+    assert_eq!(out, [Effect::Send { nth: 0, to: NodeId(0) }]);
+}
+
+#[test]
+fn no_turn_is_long() {
+    let (mut machine, found) = (holding(400, &[0, 1, 2]), found(400));
+    let (mut sent, mut turns) = (0, 0);
+    while sent < 1_200 {
+        let some = tick(&mut machine, &found, 1_000);
+        assert!((1..=64).contains(&some.len()), "{}", some.len());
+        (sent, turns) = (sent + some.len(), turns + 1);
+    }
+    assert_eq!((sent, turns), (1_200, 19));
+    for (hash, node) in (0..400).flat_map(|hash| [0, 1, 2].map(|node| (hash, node))) {
+        answer(&mut machine, hash, node, 1_000);
+    }
+    let mut forgotten = 0;
+    while forgotten < 400 {
+        let some = tick(&mut machine, &found, 4_000);
+        assert!((1..=16).contains(&some.len()), "{}", some.len());
+        forgotten += some.len();
+    }
 }

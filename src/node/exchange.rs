@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
-use crate::anti_entropy::exchange::{Effect, Exchange, Needs, Outcome, compare, needs, respond};
+use crate::anti_entropy::exchange::{Effect, Exchange, Needs, Outcome, needs, respond};
 use crate::anti_entropy::keys::{KEYS_MAX, KeyList, Span};
 use crate::anti_entropy::message::{Body, Message, Scope};
 use crate::anti_entropy::schedule::{Budget, Need, Schedule, Urgent, begins};
@@ -25,13 +26,12 @@ use crate::anti_entropy::tree::{BUCKETS, Tree};
 use crate::base::hash::Digest;
 use crate::base::id::{NodeId, VnodeId};
 use crate::base::time::{Moment, UnixMs};
-use crate::peer::message::Message as Frame;
 use crate::peer::outbox::Outbox;
 
 use super::Node;
 use super::batch::PeerIndex;
 use super::repair::{Looking, Repair};
-use super::shipping::Shipment;
+use super::shipping::{EntryCost, Shipment, Work};
 
 /// A peer that has said nothing for this long while exchanges wait for it: they begin anew. Longer
 /// than any budget makes it wait.
@@ -162,10 +162,12 @@ pub(super) struct Active {
 
 /// A peer's task: its link and what is under way on it.
 pub(super) struct Walk {
-    peer: PeerIndex,
+    pub(super) peer: PeerIndex,
     pub(super) link: Arc<Outbox>,
     actives: Vec<Active>,
-    pub(super) shipments: VecDeque<Shipment>,
+    /// What is done as fast as the peer and the budget allow.
+    pub(super) works: VecDeque<Work>,
+    pub(super) entry_cost: EntryCost,
     /// Vnodes that the peer compares with this node.
     answering: HashMap<VnodeId, Answering>,
     /// Vnodes that the peer was busy with, and until when they are left alone.
@@ -188,7 +190,8 @@ impl Walk {
             peer,
             link,
             actives: Vec::new(),
-            shipments: VecDeque::new(),
+            works: VecDeque::new(),
+            entry_cost: EntryCost::default(),
             answering: HashMap::new(),
             resting: HashMap::new(),
             number: fastrand::u32(..),
@@ -320,7 +323,10 @@ impl Node {
                 mailbox.wake.notified().await;
                 continue;
             };
-            if !self.step(walk).await {
+            if self.step(walk).await {
+                // Clients may wait for this thread.
+                yield_now().await;
+            } else {
                 let patience = self.exchange_patience(walk);
                 let _ = timeout(patience, mailbox.wake.notified()).await;
             }
@@ -332,6 +338,12 @@ impl Node {
         let mailbox = &self.peers[usize::from(walk.peer)].exchange;
         let letter = mailbox.letters.lock().pop_front();
         if let Some((vnode, message)) = letter {
+            let link = self.peers[usize::from(walk.peer)].outbox();
+            if !link.is_some_and(|link| Arc::ptr_eq(&link, &walk.link)) {
+                // It belongs to a link that this task has not seen yet, or is gone with its own.
+                mailbox.letters.lock().push_front((vnode, message));
+                return true;
+            }
             self.read_letter(walk, vnode, &message).await;
             return true;
         }
@@ -340,17 +352,14 @@ impl Node {
         if silent >= STUCK && !walk.actives.is_empty() {
             debug!(peer = walk.peer, "exchanges do not move, beginning anew");
             self.abandon_exchanges(walk.peer, &mut walk.actives);
-            walk.shipments.clear();
+            walk.works.clear();
         }
         if let Some((vnode, why)) = self.next_exchange(walk) {
             self.begin_exchange(walk, vnode, why).await;
             return true;
         }
-        if !walk.shipments.is_empty() && self.exchange_wait(&walk.link).is_none() {
-            let effects = self.ship_some(walk).await;
-            if let Some((vnode, begun, effects)) = effects {
-                self.carry_out_exchange(walk, vnode, begun, effects);
-            }
+        if !walk.works.is_empty() && self.exchange_wait(walk).is_none() {
+            self.do_some(walk).await;
             return true;
         }
         false
@@ -361,7 +370,8 @@ impl Node {
         let now = self.exchanges.now();
         let mut patience = Duration::from_secs(3600);
         let due = self.exchanges.schedule.lock().due(self.routes.node(walk.peer));
-        let open = walk.has_room(false) && self.streams_are_through(walk.peer);
+        let open =
+            walk.has_room(false) && walk.works.is_empty() && self.streams_are_through(walk.peer);
         if let Some(due) = due.filter(|_| open) {
             // Never nothing: what is due may be busy.
             patience = patience.min(Duration::from_millis(due.since(now).max(1)));
@@ -372,8 +382,8 @@ impl Node {
         if !walk.actives.is_empty() {
             patience = patience.min(STUCK);
         }
-        if !walk.shipments.is_empty() {
-            patience = patience.min(self.exchange_wait(&walk.link).unwrap_or_default());
+        if !walk.works.is_empty() {
+            patience = patience.min(self.exchange_wait(walk).unwrap_or_default());
         }
         patience
     }
@@ -390,7 +400,8 @@ impl Node {
         if !self.streams_are_through(peer) {
             return None;
         }
-        if !walk.has_room(false) {
+        // What is begun meanwhile would wait, and keep others from comparing the vnode.
+        if !walk.has_room(false) || !walk.works.is_empty() {
             return None;
         }
         let now = self.exchanges.now();
@@ -464,7 +475,7 @@ impl Node {
                     if !self.gives_way(walk, vnode, scope, message.exchange) {
                         let body = Body::Busy;
                         let busy = Message { exchange: message.exchange, body };
-                        return self.say(&walk.link, vnode, &busy);
+                        return self.say(walk, vnode, &busy);
                     }
                     if scope.compares_states() {
                         respond(message, &self.tree_of_states(vnode).await, &mut effects);
@@ -478,12 +489,11 @@ impl Node {
                     }
                 }
             }
-            Needs::Keys(scope, span) => {
-                if let Some(answering) = walk.answering.get_mut(&vnode) {
-                    answering.since = self.exchanges.now();
-                    self.exchanges.engage(vnode, walk.peer);
-                }
-                compare(message, &self.list_keys(vnode, scope, span), &mut effects);
+            Needs::Keys(Scope::Look, _) => return self.compare_keys(walk, vnode, message),
+            Needs::Keys(..) => {
+                self.keep_engaged(walk, vnode);
+                let message = message.clone();
+                return walk.works.push_back(Work::Compare { vnode, message });
             }
             Needs::Over => return self.peer_is_through(walk, vnode, message.exchange),
             Needs::Nothing => return self.hear_answer(walk, vnode, message),
@@ -505,7 +515,7 @@ impl Node {
             }
             let active = walk.actives.swap_remove(at);
             let number = active.exchange.number();
-            walk.shipments.retain(|shipment| shipment.begun != Some(number));
+            walk.works.retain(|work| work.begun() != Some(number));
         }
         // Trees of states are worked out before they are compared: what was owed in between may not
         // be in them.
@@ -554,7 +564,7 @@ impl Node {
 
     /// Carries out what a machine asks for; `begun`: the number of this node's own exchange. What
     /// follows entries waits until they are sent.
-    fn carry_out_exchange(
+    pub(super) fn carry_out_exchange(
         self: &Arc<Node>,
         walk: &mut Walk,
         vnode: VnodeId,
@@ -564,18 +574,22 @@ impl Node {
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {
-                Effect::Send(message) => self.say(&walk.link, vnode, &message),
-                Effect::List { scope, span } => {
-                    let list = self.list_keys(vnode, scope, span);
+                Effect::Send(message) => self.say(walk, vnode, &message),
+                Effect::List { scope: Scope::Look, span } => {
+                    let list = self.list_keys(vnode, Scope::Look, span);
                     let mut more = Vec::new();
                     if let Some(active) = walk.active(begun) {
                         active.exchange.on_keys(list, &mut more);
                     }
                     effects.extend(more);
                 }
+                Effect::List { scope, span } => {
+                    walk.works.push_back(Work::List { vnode, begun, scope, span });
+                }
                 Effect::SendEntries(hashes) => {
                     let then = effects.drain(..).collect();
-                    walk.shipments.push_back(Shipment { vnode, begun, hashes, sent: 0, then });
+                    let shipment = Shipment { vnode, begun, hashes, sent: 0, then };
+                    walk.works.push_back(Work::Ship(shipment));
                 }
                 Effect::Done(outcome) => {
                     if let Some(active) = walk.abandon(begun) {
@@ -616,19 +630,16 @@ impl Node {
         }
     }
 
-    fn say(&self, link: &Outbox, vnode: VnodeId, message: &Message) {
-        let mut body = Vec::new();
-        message.encode(&mut body);
-        self.metrics.exchange_bytes_sent.add(body.len() as u64);
-        self.metrics.exchange_walk_bytes_sent.add(body.len() as u64);
-        if message.is_charged() {
-            self.exchanges.budget.lock().spend(body.len());
+    /// What goes on with `vnode` keeps others from it.
+    pub(super) fn keep_engaged(&self, walk: &mut Walk, vnode: VnodeId) {
+        let (now, answering) = (self.exchanges.now(), walk.answering.get_mut(&vnode));
+        let answers = answering.map(|answering| answering.since = now).is_some();
+        if answers || walk.shipping(vnode).is_some() {
+            self.exchanges.engage(vnode, walk.peer);
         }
-        // A link that is down is noticed by whoever waits for it.
-        let _ = link.send(&Frame::Tree { vnode, kind: 0, body: &body });
     }
 
-    fn list_keys(&self, vnode: VnodeId, scope: Scope, span: Span) -> KeyList {
+    pub(super) fn list_keys(&self, vnode: VnodeId, scope: Scope, span: Span) -> KeyList {
         self.keyspace.read(vnode, super::now(), |keys| keys.list(scope, span, KEYS_MAX))
     }
 
@@ -640,7 +651,7 @@ impl Node {
             self.keyspace.read(vnode, super::now(), |keys| {
                 keys.add_sums(Scope::Whole, group, &mut sums);
             });
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         Tree::of(sums)
     }

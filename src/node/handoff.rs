@@ -8,9 +8,12 @@
 //!
 //! ```text
 //!  keyspace, vnodes not held ──► look ──► machine ──► Put, with a number ──► replica's log
-//!          ▲                                 │  ▲                                 │
-//!          └──────────── forget ◄────────────┘  └─────────── PutAck ◄─────────────┘
+//!          ▲                              ▲  │  ▲                                 │
+//!          └──────────── forget ◄─────────┼──┘  └─────────── PutAck ◄─────────────┤
+//!                                       room ◄────────────── pace ◄───────────────┘
 //! ```
+//!
+//! Little is done in one turn, and the runtime is free between two: what clients want comes first.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -18,7 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use tokio::time::MissedTickBehavior;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::base::hash::Digest;
@@ -28,6 +31,7 @@ use crate::coordinator::contract::Effective;
 use crate::coordinator::route::NoQuorum;
 use crate::coordinator::stand_in::{StandIn, StandIns, read_beside, recruit};
 use crate::handoff::machine::{Effect, Found, Handoff, Options};
+use crate::handoff::pace;
 use crate::peer::message::Message;
 
 use super::Node;
@@ -39,14 +43,14 @@ use super::quorum::Asked;
 pub(super) const FULL: &str =
     "NOQUORUM the key's stand-in holds as much for others as it may, nothing was done";
 
-/// How often the machine looks at a few pieces of what is held.
-const BEAT: Duration = Duration::from_millis(10);
+/// The rest between two turns in which something was done.
+const TURN: Duration = Duration::from_millis(2);
+
+/// The rest after a turn in which nothing could be done, while something is held.
+const BEAT: Duration = Duration::from_millis(5);
 
 /// How often it is looked whether anything is held for others.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
-
-/// Pieces looked at in one beat.
-const PIECES_MAX: usize = 8;
 
 /// How long an answer is waited for; the machine sends anew earlier.
 const ANSWER_WITHIN_MS: u64 = 30_000;
@@ -62,6 +66,8 @@ pub(super) struct Sent {
     vnode: VnodeId,
     hash: u64,
     state: Digest,
+    /// What the pace was told of it.
+    cost: usize,
     at: Instant,
 }
 
@@ -85,11 +91,17 @@ impl Hints {
     }
 }
 
-/// What was found of one piece, for the effects that follow.
-#[derive(Default)]
-struct Piece {
+/// What was found last, for the effects that follow.
+struct Page {
+    vnode: VnodeId,
     keys: Vec<Vec<u8>>,
     found: Vec<Found>,
+}
+
+impl Page {
+    fn of(vnode: VnodeId) -> Page {
+        Page { vnode, keys: Vec::new(), found: Vec::new() }
+    }
 }
 
 impl Node {
@@ -157,38 +169,46 @@ impl Node {
     pub(super) fn hints_lost(&self, peer: PeerIndex) {
         let (node, now) = (self.routes.node(peer), self.hints.now());
         self.hints.machine.lock().on_lost(node, now);
+        self.peers[usize::from(peer)].paced.on_lost();
     }
 
     /// A replica has answered for an entry.
     pub(super) fn hint_answered(&self, sent: &Sent, held: bool) {
-        let (us, now) = (sent.at.elapsed().as_micros() as u64, self.hints.now());
+        let paced = &self.peers[usize::from(sent.peer)].paced;
+        paced.on_answer(sent.cost, sent.at.elapsed());
         if held {
             self.metrics.hints_acknowledged.bump();
         }
+        self.tell_of_hint(sent, held);
+    }
+
+    fn tell_of_hint(&self, sent: &Sent, held: bool) {
         let (about, from) = ((sent.hash, sent.state), self.routes.node(sent.peer));
-        self.hints.machine.lock().on_answer(sent.vnode, about, from, held, us, now);
+        self.hints.machine.lock().on_answer(sent.vnode, about, from, held, self.hints.now());
+    }
+
+    /// A replica has not answered for an entry for very long.
+    pub(super) fn hint_unanswered(&self, sent: &Sent) {
+        self.peers[usize::from(sent.peer)].paced.on_landed(sent.cost);
     }
 
     pub(super) async fn hand_on_always(&self) {
-        let mut batch = self.batch();
-        let mut beats = tokio::time::interval(BEAT);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut batch, mut page) = (self.batch(), Page::of(VnodeId(0)));
         let mut counted: Option<Instant> = None;
         loop {
-            beats.tick().await;
             if counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
                 counted = Some(Instant::now());
                 self.count_hints();
             }
-            for _ in 0..PIECES_MAX {
-                self.begin(&mut batch);
-                let any = self.hand_on_piece(&mut batch);
-                // What is not held here is not forgotten there: it is found and sent again.
-                let _ = self.conclude(&mut batch).await;
-                if !any {
-                    break;
-                }
+            if self.metrics.hints_keys.value() == 0 {
+                sleep(COUNT_EVERY).await;
+                continue;
             }
+            self.begin(&mut batch);
+            let any = self.hand_on_some(&mut batch, &mut page);
+            // What is not held here is not forgotten there: it is found and sent again.
+            let _ = self.conclude(&mut batch).await;
+            sleep(if any { TURN } else { BEAT }).await;
         }
     }
 
@@ -234,54 +254,68 @@ impl Node {
         }
     }
 
-    /// Looks at the next piece of what is held for others; whether there was one.
-    fn hand_on_piece(&self, batch: &mut Batch) -> bool {
-        let now = self.hints.now();
+    /// Sends and forgets some of what is held for others; whether there was any.
+    fn hand_on_some(&self, batch: &mut Batch, page: &mut Page) -> bool {
+        let (me, now) = (self.routes.me(), self.hints.now());
         let mut effects = Vec::new();
-        self.hints.machine.lock().on_tick(now, &mut effects);
-        let Some(Effect::Look { vnode, tags }) = effects.pop() else { return false };
-        let piece = self.piece_of(batch, vnode, tags.clone());
-        self.hints.machine.lock().on_found(vnode, tags, &piece.found, now, &mut effects);
-        for effect in effects {
+        {
+            let mut machine = self.hints.machine.lock();
+            for peer in (0..self.peers.len() as PeerIndex).filter(|&peer| peer != me) {
+                let room = self.peers[usize::from(peer)].paced.allowance();
+                machine.on_room(self.routes.node(peer), room);
+            }
+            machine.on_tick(now, &mut effects);
+        }
+        if let [Effect::Look { vnode, tags }] = &effects[..] {
+            let (vnode, tags) = (*vnode, tags.clone());
+            effects.clear();
+            *page = self.page_of(batch, vnode, tags.clone());
+            let mut machine = self.hints.machine.lock();
+            machine.on_found(vnode, tags, &page.found, now, &mut effects);
+        }
+        for effect in &effects {
             match effect {
-                Effect::Send { nth, to } => self.send_hint(batch, vnode, &piece, nth, to),
-                Effect::Forget { nth } => self.forget_hint(batch, vnode, &piece, nth),
-                Effect::Look { .. } => unreachable!("one piece at a time"),
+                Effect::Send { nth, to } => self.send_hint(batch, page, *nth, *to),
+                Effect::Forget { nth } => self.forget_hint(batch, page, *nth),
+                Effect::Look { .. } => unreachable!("one page at a time"),
             }
         }
-        true
+        !effects.is_empty()
     }
 
-    fn piece_of(&self, batch: &Batch, vnode: VnodeId, tags: Range<u16>) -> Piece {
-        let mut piece = Piece::default();
+    fn page_of(&self, batch: &Batch, vnode: VnodeId, tags: Range<u16>) -> Page {
+        let mut page = Page::of(vnode);
         self.keyspace.read(vnode, batch.now, |keys| {
             keys.states(tags, |key, hash, state, bytes| {
-                piece.keys.push(key.to_vec());
-                piece.found.push(Found { hash, state, bytes });
+                page.keys.push(key.to_vec());
+                page.found.push(Found { hash, state, bytes });
             });
         });
-        piece
+        page
     }
 
-    fn send_hint(&self, batch: &mut Batch, vnode: VnodeId, piece: &Piece, nth: usize, to: NodeId) {
+    fn send_hint(&self, batch: &mut Batch, page: &Page, nth: usize, to: NodeId) {
         let Some(peer) = self.routes.index(to) else { return };
-        let Found { hash, state, .. } = piece.found[nth];
+        let (vnode, Found { hash, state, .. }) = (page.vnode, page.found[nth]);
         let deadline = UnixMs(batch.now.0 + ANSWER_WITHIN_MS);
-        let sent = Sent { peer, deadline, vnode, hash, state, at: Instant::now() };
+        let mut sent = Sent { peer, deadline, vnode, hash, state, cost: 0, at: Instant::now() };
         let mut record = BytesMut::new();
         // What is on disk and cannot be read stays, and is tried again.
-        match self.record_of(batch, vnode, &piece.keys[nth], &mut record) {
+        match self.record_of(batch, vnode, &page.keys[nth], &mut record) {
             Ok(true) => {
                 self.metrics.hints_sent.bump();
+                sent.cost = pace::hint_cost(record.len());
+                self.peers[usize::from(peer)].paced.on_sent(sent.cost);
                 let id = self.operations.asked.lock().insert(Asked::Hint(sent)).number();
                 batch.to(peer).send(&Message::Put { id, vnode, record: &record });
             }
-            _ => self.hint_answered(&sent, false),
+            _ => self.tell_of_hint(&sent, false),
         }
     }
 
-    fn forget_hint(&self, batch: &mut Batch, vnode: VnodeId, piece: &Piece, nth: usize) {
-        let (key, state, actor) = (&piece.keys[nth], piece.found[nth].state, self.actor());
+    fn forget_hint(&self, batch: &mut Batch, page: &Page, nth: usize) {
+        let (vnode, state, actor) = (page.vnode, page.found[nth].state, self.actor());
+        let key = &page.keys[nth];
         let forgotten =
             self.keyspace.write(vnode, batch.now, |keys| keys.forget(key, state, actor));
         if forgotten {

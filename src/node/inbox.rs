@@ -16,7 +16,9 @@ use crate::coordinator::contract::Override;
 use crate::coordinator::route::Reach;
 use crate::peer::frame;
 use crate::peer::inbox::{Inbox, Settling};
-use crate::peer::message::{FWD_READONLY, FWD_RESP3, FwdStatus, Message, Verdict};
+use crate::peer::message::{
+    FWD_READONLY, FWD_RESP3, FwdStatus, Message, PUT_EXCHANGED, PUT_UNASKED, Verdict,
+};
 use crate::peer::outbox::Outbox;
 use crate::peer::state::DownReason;
 use crate::resp::reply::{Protocol, Reply};
@@ -254,9 +256,10 @@ impl Node {
             Message::CheckReply { id, verdict } => self.check_answered(batch, peer, id, verdict),
             Message::Put { id, vnode, record } => {
                 let joined = self.join(batch, vnode, record);
-                if id == 0 {
+                if id & PUT_EXCHANGED != 0 {
                     self.entry_came(peer, record.len());
-                } else {
+                }
+                if id != PUT_UNASKED {
                     let ok = joined && self.routes.reach(self.routes.me()).counts();
                     batch.to(peer).send(&Message::PutAck { id, ok });
                 }

@@ -57,6 +57,7 @@ use crate::metrics::counters::Metrics;
 use crate::peer;
 use crate::peer::link::Links;
 use crate::peer::outbox::Outbox;
+use crate::peer::paced::Paced;
 use crate::peer::stream::{Bounds, Incoming};
 use crate::resp::reply::Reply;
 use crate::resp::scanner::Scanner;
@@ -132,6 +133,8 @@ struct Peer {
     boot_seen: AtomicU32,
     start_seen: AtomicU32,
     exchange: exchange::Mailbox,
+    /// How fast it is sent what its clients do not wait for.
+    paced: Arc<Paced>,
 }
 
 /// The buffers of one link's reader task.
@@ -159,6 +162,7 @@ impl Peer {
             boot_seen: AtomicU32::new(0),
             start_seen: AtomicU32::new(0),
             exchange: exchange::Mailbox::default(),
+            paced: Arc::default(),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::coordinator::gather::{Effect, Reason, Revision};
 use crate::coordinator::read::Read;
 use crate::coordinator::survey::Survey;
 use crate::coordinator::write::{Ran, Write};
-use crate::peer::message::{FwdStatus, Message, Verdict};
+use crate::peer::message::{FwdStatus, Message, PUT_EXCHANGED, Verdict};
 use crate::resp::reply::{Protocol, Reply};
 use crate::value::record;
 
@@ -29,6 +29,7 @@ use super::execute::{Ask, KeptRequest, Request};
 use super::handoff::Sent;
 use super::looked::Counted;
 use super::replies::ReplyBytes;
+use super::shipping::Shipped;
 use super::slab::{Slab, Ticket};
 
 /// Everything that asks other replicas at the moment.
@@ -45,6 +46,8 @@ pub(super) enum Asked {
     Question(Question),
     /// Whether it holds an entry that was kept for it.
     Hint(Sent),
+    /// Whether it has come as far as this entry of an exchange.
+    Shipped(Shipped),
 }
 
 impl Asked {
@@ -52,6 +55,7 @@ impl Asked {
         match self {
             Asked::Question(question) => question.peer,
             Asked::Hint(sent) => sent.peer,
+            Asked::Shipped(shipped) => shipped.peer,
         }
     }
 }
@@ -470,18 +474,19 @@ impl Node {
 
     /// A peer has stored a write-back or an entry that was kept for it, or (`ok` is false) has not.
     pub(super) fn put_answered(&self, batch: &mut Batch, peer: PeerIndex, id: u64, ok: bool) {
-        let hint = {
+        let unasked = {
             let mut all = self.operations.asked.lock();
-            match all.find(Ticket::of(id)) {
-                Some(&mut Asked::Hint(sent)) if sent.peer == peer => {
-                    all.remove(Ticket::of(id));
-                    Some(sent)
-                }
-                _ => None,
+            let ticket = Ticket::of(id & !PUT_EXCHANGED);
+            match all.find(ticket) {
+                Some(Asked::Question(_)) | None => None,
+                Some(other) if other.peer() == peer => all.remove(ticket),
+                Some(_) => None,
             }
         };
-        if let Some(sent) = hint {
-            return self.hint_answered(&sent, ok);
+        match unasked {
+            Some(Asked::Hint(sent)) => return self.hint_answered(&sent, ok),
+            Some(Asked::Shipped(shipped)) => return self.shipped_answered(&shipped),
+            _ => {}
         }
         self.answered(batch, peer, id, |_, _, _, _| ok.then_some(()));
     }
@@ -601,8 +606,8 @@ impl Node {
             let tickets = asked.tickets(|asked| asked.peer() == peer);
             let of = |asked| match asked {
                 Asked::Question(question) => Some(question.operation),
-                // The hand-off learns of the loss by itself.
-                Asked::Hint(_) => None,
+                // The hand-off learns of the loss by itself, and so do exchanges.
+                Asked::Hint(_) | Asked::Shipped(_) => None,
             };
             tickets.into_iter().filter_map(|t| asked.remove(t)).filter_map(of).collect()
         };
@@ -627,9 +632,14 @@ impl Node {
         let forgotten = asked.tickets(|asked| match asked {
             Asked::Question(question) => operations.find(question.operation).is_none(),
             Asked::Hint(sent) => sent.deadline <= now,
+            Asked::Shipped(shipped) => shipped.deadline <= now,
         });
         for ticket in forgotten {
-            asked.remove(ticket);
+            match asked.remove(ticket) {
+                Some(Asked::Hint(sent)) => self.hint_unanswered(&sent),
+                Some(Asked::Shipped(shipped)) => self.shipped_unanswered(&shipped),
+                Some(Asked::Question(_)) | None => {}
+            }
         }
     }
 }

@@ -56,7 +56,8 @@ impl<T> Slab<T> {
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<T> {
         self.find(ticket)?;
         let (tenant, value) = &mut self.places[ticket.index()];
-        *tenant = tenant.wrapping_add(1);
+        // The upper bit of the number is the peers' to use.
+        *tenant = tenant.wrapping_add(1) & (u32::MAX >> 1);
         self.free.push(ticket.index() as u32);
         value.take()
     }

@@ -117,7 +117,7 @@ impl Node {
         }
         let mut stream = at.stream.lock();
         let parked = stream.parked.take().expect("a stream is parked while there is no link");
-        let begun = link.adopt(parked, held, greeting.lossy || forgot);
+        let begun = link.adopt(parked, held, greeting.lossy || forgot, &at.paced);
         *at.outbox.write() = Some(link.clone());
         drop(stream);
         self.note_begun(peer, begun);
@@ -320,6 +320,13 @@ impl Node {
             }
         }
         self.metrics.stream_backlog_bytes.set(bytes);
+    }
+
+    /// How fast `peer` is sent what its clients do not wait for: what is allowed in a second, and
+    /// its latencies in microseconds, of late and in quiet.
+    pub fn pace_of(&self, peer: NodeId) -> (u64, u64, u64) {
+        let at = self.routes.index(peer).map(|index| &self.peers[usize::from(index)]);
+        at.map_or((0, 0, 0), |at| at.paced.measured())
     }
 
     /// How many peers must compare themselves with this node: nothing is kept for them meanwhile.

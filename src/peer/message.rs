@@ -26,6 +26,12 @@ const HEAD_SIZE_MAX: usize = 48;
 /// Flag of [`Message::Fwd`]: the client speaks RESP3 and the reply must, too.
 pub const FWD_RESP3: u8 = 1;
 
+/// Flag of [`Message::Put`]'s number: the record is part of an exchange.
+pub const PUT_EXCHANGED: u64 = 1 << 63;
+
+/// The number of a [`Message::Put`] of an exchange that wants no answer.
+pub const PUT_UNASKED: u64 = u64::MAX;
+
 /// Flag of [`Message::Fwd`]: the client's connection is in READONLY.
 pub const FWD_READONLY: u8 = 2;
 
@@ -164,7 +170,7 @@ pub enum Message<'a> {
     },
     /// A record to join (write-back, repair) outside of the stream of `Rep`s.
     Put {
-        /// The sender's number for the acknowledgement.
+        /// The sender's number for the acknowledgement, with [`PUT_EXCHANGED`], or [`PUT_UNASKED`].
         id: u64,
         /// The vnode of the record's key.
         vnode: VnodeId,

@@ -14,8 +14,10 @@
 //! Invariants: the waiting bytes are whole frames; the stream ([`super::stream`]) is at one place
 //! at a time, here or with the node. A closed outbox that has it still keeps changes in it.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -24,10 +26,11 @@ use tokio::sync::Notify;
 
 use crate::base::id::NodeId;
 use crate::base::time::Moment;
-use crate::handoff::pace::{self, Pace};
+use crate::handoff::pace;
 
 use super::frame;
 use super::message::Message;
+use super::paced::Paced;
 use super::state::DownReason;
 use super::stream::{Begun, Bounds, Lag, Stream, Taken};
 
@@ -63,17 +66,39 @@ struct Queue {
     /// Why the link is down; the first reason stays.
     closed: Option<DownReason>,
     /// How fast a backlog is sent again.
-    pace: Pace,
-    /// What is measured: until which change is acknowledged, and since when.
-    probe: Option<(u64, Instant)>,
+    paced: Arc<Paced>,
+    /// What was sent again: up to which change, what it cost, and when.
+    on_way: VecDeque<(u64, usize, Instant)>,
+    /// What may be sent again beside the pace: twice what was appended behind the backlog. Or
+    /// clients that write faster than their peer is paced would make it longer and longer.
+    inflow: usize,
+}
+
+impl Queue {
+    /// Takes some of what is sent again; how long to wait for more that could go.
+    fn take_again(&mut self, out: &mut Taken) -> Option<Duration> {
+        let Queue { stream: Some(stream), paced, on_way, inflow, .. } = self else { return None };
+        let (_, before) = stream.resent();
+        stream.take(paced.allowance().saturating_add(*inflow), out);
+        let (last, after) = stream.resent();
+        let cost = (after - before) as usize;
+        if cost > 0 {
+            // All of it is on its way, but what made room for itself is not owed.
+            let free = cost.min(*inflow);
+            *inflow -= free;
+            paced.on_sent(cost - free);
+            on_way.push_back((last, cost - free, Instant::now()));
+        }
+        stream.waits_for_allowance().then(|| paced.wait())
+    }
 }
 
 /// The outgoing queue of one link. A new link has a new outbox.
 #[derive(Debug)]
 pub struct Outbox {
     peer: NodeId,
+    bytes_max: usize,
     frame_size_max: usize,
-    begun: Instant,
     queue: Mutex<Queue>,
     wake_writer: Notify,
     wake_reader: Notify,
@@ -96,14 +121,19 @@ impl Outbox {
     /// An empty outbox to `peer` that is full when `bytes_max` bytes wait, and takes no frame
     /// longer than `frame_size_max`. Its stream begins and ends with it, until another is adopted.
     pub fn new(peer: NodeId, bytes_max: usize, frame_size_max: usize) -> Outbox {
-        let bounds = Bounds { bytes_max, ..Bounds::default() };
-        let stream = Some(Stream::flowing(bounds));
-        let pace = Pace::new(pace::Options::default());
-        let queue = Queue { stream, asleep: false, closed: None, pace, probe: None };
+        let stream = Some(Stream::flowing(Bounds::default()));
+        let queue = Queue {
+            stream,
+            asleep: false,
+            closed: None,
+            paced: Arc::default(),
+            on_way: VecDeque::new(),
+            inflow: 0,
+        };
         Outbox {
             peer,
+            bytes_max,
             frame_size_max,
-            begun: Instant::now(),
             queue: Mutex::new(queue),
             wake_writer: Notify::new(),
             wake_reader: Notify::new(),
@@ -116,10 +146,19 @@ impl Outbox {
     }
 
     /// Goes on with `stream` on this link, before anything is appended to it; see
-    /// [`Stream::resume`].
-    pub fn adopt(&self, mut stream: Stream, held: Option<u64>, lossy: bool) -> Begun {
+    /// [`Stream::resume`]. What must be sent again is `paced`.
+    pub fn adopt(
+        &self,
+        mut stream: Stream,
+        held: Option<u64>,
+        lossy: bool,
+        paced: &Arc<Paced>,
+    ) -> Begun {
         let begun = stream.resume(held, lossy);
+        // What was on its way on another link is not any more.
+        paced.on_lost();
         let mut queue = self.queue.lock();
+        queue.paced = paced.clone();
         if queue.closed.is_some() {
             stream.unlink();
         }
@@ -149,7 +188,7 @@ impl Outbox {
             return Err(OutboxError::TooLarge);
         }
         let mut queue = self.queue.lock();
-        let Queue { stream: Some(stream), closed, .. } = &mut *queue else {
+        let Queue { stream: Some(stream), closed, inflow, .. } = &mut *queue else {
             return Err(OutboxError::Closed);
         };
         if closed.is_some() {
@@ -158,13 +197,14 @@ impl Outbox {
             }
             return Err(OutboxError::Closed);
         }
-        if stream.is_full() {
+        if stream.queued_bytes() >= self.bytes_max {
             return Err(OutboxError::Full);
         }
         let upto = if stream.is_flowing() {
             stream.place(frames.len()).extend_from_slice(frames);
             stream.appended_in_place(reps)
         } else {
+            *inflow += 2 * pace::cost(reps as usize, frames.len());
             stream.sort_in(frames, true)
         };
         if !frames.is_empty() {
@@ -201,12 +241,15 @@ impl Outbox {
     /// be sent again.
     pub fn acknowledge(&self, upto: u64) -> bool {
         let mut queue = self.queue.lock();
-        let Queue { stream: Some(stream), pace, probe, .. } = &mut *queue else { return false };
+        let Queue { stream: Some(stream), paced, on_way, .. } = &mut *queue else { return false };
         let was_through = stream.is_through();
         stream.acknowledge(upto);
         let (through, flowing) = (stream.is_through(), stream.is_flowing());
-        if let Some((_, since)) = probe.take_if(|(last, _)| *last <= upto) {
-            pace.on_latency(since.elapsed().as_micros() as u64, self.now());
+        while let Some(&(last, cost, at)) = on_way.front()
+            && last <= upto
+        {
+            on_way.pop_front();
+            paced.on_answer(cost, at.elapsed());
         }
         if !flowing {
             // What comes next was waiting for this.
@@ -271,22 +314,16 @@ impl Outbox {
         self.queue.lock().closed.clone()
     }
 
-    fn now(&self) -> Moment {
-        Moment(self.begun.elapsed().as_millis() as u64)
-    }
-
     /// For the writer: what was taken before is sent; puts what waits into `out`. What is sent
     /// again comes as fast as the peer's own answers allow.
     pub(super) fn take(&self, out: &mut Taken) -> Found {
         out.clear();
         let mut queue = self.queue.lock();
         let mut wait = None;
-        if let Queue { stream: Some(stream), pace, probe, .. } = &mut *queue {
-            if stream.is_flowing() {
-                stream.take(0, out);
-            } else {
-                wait = self.take_again(stream, pace, probe, out);
-            }
+        if queue.stream.as_ref().is_some_and(Stream::is_flowing) {
+            queue.stream.iter_mut().for_each(|stream| stream.take(0, out));
+        } else {
+            wait = queue.take_again(out);
         }
         if !out.is_empty() {
             return Found::Frames;
@@ -296,24 +333,6 @@ impl Outbox {
         }
         queue.asleep = true;
         wait.map_or(Found::Nothing, Found::Paced)
-    }
-
-    fn take_again(
-        &self,
-        stream: &mut Stream,
-        pace: &mut Pace,
-        probe: &mut Option<(u64, Instant)>,
-        out: &mut Taken,
-    ) -> Option<Duration> {
-        let now = self.now();
-        let (_, before) = stream.on_way();
-        stream.take(pace.allowance(now), out);
-        let (last, after) = stream.on_way();
-        if after > before {
-            pace.on_sent(after - before, now);
-            probe.get_or_insert_with(|| (last, Instant::now()));
-        }
-        stream.waits_for_allowance().then(|| Duration::from_millis(pace.wait_ms(now).max(1)))
     }
 
     /// For the writer: waits until there is something to [`Outbox::take`].
@@ -420,7 +439,7 @@ mod tests {
             assert_eq!(outbox.append(&rep(b"c"), 1), Err(OutboxError::Closed));
             let next = self::outbox();
             stream.tick(Moment(1));
-            let begun = next.adopt(stream, None, false);
+            let begun = next.adopt(stream, None, false, &Arc::default());
             assert_eq!((begun.after, begun.changes, begun.gap), (0, 2, false));
             assert_eq!(next.reps(), 2);
         }

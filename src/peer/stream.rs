@@ -34,6 +34,7 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use crate::base::time::Moment;
+use crate::handoff::pace;
 
 use super::frame::Frames;
 use super::message::{Message, is_rep};
@@ -51,8 +52,8 @@ pub type Taken = SmallVec<[Bytes; 4]>;
 /// How much a stream keeps for a peer that does not acknowledge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
-    /// Bytes of changes kept; those that wait to be sent for the first time are bounded by the
-    /// same number.
+    /// Bytes of changes kept that were sent, or cannot be. How much may wait to be sent for the
+    /// first time is the outbox's to say.
     pub bytes_max: usize,
     /// Milliseconds that the oldest change may wait without a link.
     pub age_ms_max: u64,
@@ -154,6 +155,8 @@ pub struct Stream {
     /// What was sent again and not acknowledged: (last change in it, bytes).
     on_way: VecDeque<(u64, usize)>,
     on_way_bytes: usize,
+    /// What all that was ever sent again cost.
+    resent: u64,
     /// (the last change by then, when): a few hundred at most.
     marks: VecDeque<(u64, Moment)>,
 }
@@ -182,6 +185,7 @@ impl Stream {
             backlogs_dropped: 0,
             on_way: VecDeque::new(),
             on_way_bytes: 0,
+            resent: 0,
             marks: VecDeque::new(),
         }
     }
@@ -221,11 +225,6 @@ impl Stream {
     pub fn queued_bytes(&self) -> usize {
         let open = if self.phase == Phase::Flowing { self.open.len() } else { 0 };
         self.ready_bytes + open + self.aside.len() + self.sending
-    }
-
-    /// Whether as much as may waits to be sent already.
-    pub fn is_full(&self) -> bool {
-        self.queued_bytes() >= self.bounds.bytes_max
     }
 
     /// Where frames are appended in place while [`Stream::is_flowing`], with room for `size` bytes
@@ -496,8 +495,8 @@ impl Stream {
         }
     }
 
-    /// What to send now; at most `allowance` bytes of it are sent again (one change always fits).
-    /// What was taken before is sent.
+    /// What to send now; what is sent again of it costs at most `allowance`, but one change always
+    /// fits. What was taken before is sent.
     pub fn take(&mut self, allowance: usize, out: &mut Taken) {
         out.clear();
         self.resend(allowance, out);
@@ -512,9 +511,10 @@ impl Stream {
         self.sending = out.iter().map(Bytes::len).sum();
     }
 
-    /// What was sent again and not acknowledged: the last change in it, and bytes.
-    pub fn on_way(&self) -> (u64, usize) {
-        (self.on_way.back().map_or(0, |&(last, _)| last), self.on_way_bytes)
+    /// The last change that was sent again on this link and not acknowledged (0: none), and what
+    /// everything that was ever sent again cost.
+    pub fn resent(&self) -> (u64, u64) {
+        (self.on_way.back().map_or(0, |&(last, _)| last), self.resent)
     }
 
     /// Whether a larger allowance would bring more to send at once.
@@ -528,17 +528,18 @@ impl Stream {
         }
         let Phase::Resuming { mut next, held } = self.phase else { return };
         let room = RESUME_WINDOW_BYTES.saturating_sub(self.on_way_bytes);
-        let limit = allowance.min(CHUNK_SIZE).min(room);
-        let mut again = BytesMut::new();
-        while again.len() < limit && self.find_piece(next.piece) {
+        let limit = CHUNK_SIZE.min(room);
+        let (mut again, mut spent) = (BytesMut::new(), 0);
+        while again.len() < limit && spent < allowance && self.find_piece(next.piece) {
             let piece = &self.kept[(next.piece - self.passed) as usize];
             let mut rest = &piece.bytes[next.offset..];
             for frame in Frames::of(&mut rest).filter(|frame| is_rep(frame)) {
                 next.before += 1;
                 if next.before > held {
                     again.extend_from_slice(frame);
+                    spent += pace::cost(1, frame.len());
                 }
-                if again.len() >= limit {
+                if again.len() >= limit || spent >= allowance {
                     break;
                 }
             }
@@ -551,6 +552,7 @@ impl Stream {
         if !again.is_empty() {
             self.on_way_bytes += again.len();
             self.on_way.push_back((next.before, again.len()));
+            self.resent += spent as u64;
             out.push(again.freeze());
         }
         let at_end = (next.piece - self.passed) as usize == self.kept.len();

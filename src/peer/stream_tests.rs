@@ -438,7 +438,7 @@ fn a_peer_that_is_slow_to_acknowledge_costs_no_more_than_the_bound() {
         stream.appended_in_place(1);
         stream.take(usize::MAX, &mut taken);
         assert!(stream.lag(Moment(0)).bytes <= 10_000);
-        assert!(!stream.is_full(), "all of it is sent");
+        assert!(stream.queued_bytes() < 100, "all but the last is sent");
     }
     // As long as the link holds nothing is lost, and then the peer is told.
     assert!(!stream.has_gap());

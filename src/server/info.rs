@@ -344,6 +344,11 @@ fn about_peers(server: &Server, text: &mut Text) {
                 format!("link=down,age_s={},why={why}", seconds(since))
             }
         };
+        let (rate, us, quiet_us) = node.pace_of(peer);
+        text.row(
+            &format!("pace_{peer}"),
+            format_args!("rate={rate},latency_us={us},quiet_us={quiet_us}"),
+        );
         let (keys, bytes) = node.hints_for(peer);
         text.row(&format!("hints_for_{peer}"), format_args!("keys={keys},bytes={bytes}"));
         let state = reach_name(node.reach(peer));

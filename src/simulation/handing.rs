@@ -1,6 +1,8 @@
 //! What a node holds for replicas that are away, and how it is brought to them, after
 //! `node/handoff.rs`; and who stands in for whom.
 
+use std::ops::Range;
+
 use crate::base::hash::Digest;
 use crate::base::id::{NodeId, VnodeId};
 use crate::base::time::Moment;
@@ -28,7 +30,6 @@ pub(super) struct Sent {
     hash: u64,
     state: Digest,
     peer: usize,
-    at: u64,
 }
 
 impl World {
@@ -102,7 +103,7 @@ impl World {
             return;
         }
         for _ in 0..usize::from(VNODES) {
-            if !self.hand_on_piece(at) {
+            if !self.hand_on_some(at) {
                 break;
             }
         }
@@ -128,33 +129,53 @@ impl World {
         let node = &mut self.nodes[at];
         for peer in (0..node.peers.len()).filter(|&peer| peer != at) {
             node.handoff.on_reach(id_of(peer), node.reach[peer].counts(), now);
+            node.handoff.on_room(id_of(peer), usize::MAX);
         }
         any
     }
 
-    fn hand_on_piece(&mut self, at: usize) -> bool {
+    fn hand_on_some(&mut self, at: usize) -> bool {
         let now = Moment(self.now);
         let mut effects = Vec::new();
         self.nodes[at].handoff.on_tick(now, &mut effects);
-        let Some(Effect::Look { vnode, tags }) = effects.pop() else { return false };
-        let node = &mut self.nodes[at];
-        let mut piece: Vec<(Vec<u8>, Found)> = Vec::new();
-        node.keyspace.read(vnode, node.wall(self.now), |keys| {
-            keys.states(tags.clone(), |key, hash, state, bytes| {
-                piece.push((key.to_vec(), Found { hash, state, bytes }));
-            });
-        });
-        piece.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let found: Vec<Found> = piece.iter().map(|(_, found)| *found).collect();
-        node.handoff.on_found(vnode, tags, &found, now, &mut effects);
+        if let [Effect::Look { vnode, tags }] = &effects[..] {
+            let (vnode, tags) = (*vnode, tags.clone());
+            effects.clear();
+            self.look_at_hints(at, vnode, tags, &mut effects);
+        }
+        let any = !effects.is_empty();
         for effect in effects {
+            let (Effect::Send { nth, .. } | Effect::Forget { nth }) = effect else {
+                unreachable!("one page at a time")
+            };
+            let (vnode, page) = &self.nodes[at].page;
+            let (vnode, entry) = (*vnode, page[nth].clone());
             match effect {
-                Effect::Send { nth, to } => self.send_hint(at, vnode, &piece[nth], place_of(to)),
-                Effect::Forget { nth } => self.forget_hint(at, vnode, &piece[nth]),
-                Effect::Look { .. } => unreachable!("one piece at a time"),
+                Effect::Send { to, .. } => self.send_hint(at, vnode, &entry, place_of(to)),
+                _ => self.forget_hint(at, vnode, &entry),
             }
         }
-        true
+        any
+    }
+
+    fn look_at_hints(
+        &mut self,
+        at: usize,
+        vnode: VnodeId,
+        tags: Range<u16>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let node = &mut self.nodes[at];
+        let mut page: Vec<(Vec<u8>, Found)> = Vec::new();
+        node.keyspace.read(vnode, node.wall(self.now), |keys| {
+            keys.states(tags.clone(), |key, hash, state, bytes| {
+                page.push((key.to_vec(), Found { hash, state, bytes }));
+            });
+        });
+        page.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let found: Vec<Found> = page.iter().map(|(_, found)| *found).collect();
+        node.page = (vnode, page);
+        node.handoff.on_found(vnode, tags, &found, Moment(self.now), effects);
     }
 
     fn key_named(&self, name: &[u8]) -> usize {
@@ -171,7 +192,7 @@ impl World {
         let Found { hash, state, .. } = *found;
         let told = self.told(at, self.key_named(name));
         let id = self.nodes[at].number();
-        let sent = Sent { vnode, hash, state, peer: to, at: self.now };
+        let sent = Sent { vnode, hash, state, peer: to };
         self.nodes[at].hints.insert(id, sent);
         if self.send(at, to, Frame::Put { id, told }).is_none() {
             self.hint_answered(at, id, false);
@@ -182,13 +203,12 @@ impl World {
     pub(super) fn hint_answered(&mut self, at: usize, id: u64, held: bool) -> bool {
         let (now, one_is_enough) = (self.now, self.is(Mutant::HintOneAck));
         let node = &mut self.nodes[at];
-        let Some(Sent { vnode, hash, state, peer, at: sent }) = node.hints.remove(&id) else {
+        let Some(Sent { vnode, hash, state, peer }) = node.hints.remove(&id) else {
             return false;
         };
-        let us = (now - sent) * 1_000;
         let mut tell = |peer: usize| {
             let about = (hash, state);
-            node.handoff.on_answer(vnode, about, id_of(peer), held, us, Moment(now));
+            node.handoff.on_answer(vnode, about, id_of(peer), held, Moment(now));
         };
         tell(peer);
         if held && one_is_enough {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::anti_entropy::recovery::Recovery;
 use crate::base::hash::{Digest, HashSeed};
-use crate::base::id::{Actor, Boot, NodeId};
+use crate::base::id::{Actor, Boot, NodeId, VnodeId};
 use crate::base::time::UnixMs;
 use crate::coordinator::gather::Revision;
 use crate::coordinator::read::Read;
@@ -12,7 +12,7 @@ use crate::coordinator::route::Reach;
 use crate::coordinator::stand_in::StandIns;
 use crate::coordinator::tally::Tally;
 use crate::coordinator::write::Write;
-use crate::handoff::machine::{self, Handoff};
+use crate::handoff::machine::{self, Found, Handoff};
 use crate::membership::steering::Steering;
 use crate::peer::stream::{Bounds, Incoming, Stream};
 use crate::storage::keyspace::Keyspace;
@@ -173,6 +173,8 @@ pub(super) struct Node {
     pub(super) hints: BTreeMap<u64, Sent>,
     /// Whether it will be looked at again.
     pub(super) handing: bool,
+    /// What it found last of what it holds for others.
+    pub(super) page: (VnodeId, Vec<(Vec<u8>, Found)>),
     pub(super) recovery: Recovery,
     /// How often a recovery was begun.
     pub(super) recoveries: u64,
@@ -207,6 +209,7 @@ impl Node {
             handoff: Handoff::new(handoff_options()),
             hints: BTreeMap::new(),
             handing: false,
+            page: (VnodeId(0), Vec::new()),
             recovery: Recovery::new(),
             recoveries: 0,
             returning: false,

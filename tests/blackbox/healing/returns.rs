@@ -11,12 +11,17 @@ const KEYS: usize = 300;
 
 /// Text of eight kilobytes that does not get shorter when it is packed.
 fn noise(seed: usize) -> String {
+    text(seed, 8 << 10)
+}
+
+/// Text of `size` letters that gets little shorter when it is packed.
+fn text(seed: usize, size: usize) -> String {
     let mut state = seed as u64 + 1;
     let mut digits = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         format!("{:08x}", state >> 32)
     };
-    (0..1_024).map(|_| digits()).collect()
+    (0..size / 8).map(|_| digits()).collect()
 }
 
 /// Kills the third of three nodes, and lets it miss something.
@@ -57,6 +62,19 @@ fn without_enough_kept_it_is_compared() {
     cluster.restart(3);
     assert_whole(&cluster, &pairs);
     assert!(count(&cluster, &[1, 2, 3], "exchange_entries_sent") >= KEYS as u64);
+}
+
+/// Far more of one vnode differs than a link takes at a time: what it cannot take yet is not lost.
+#[test]
+fn more_than_a_link_takes_is_compared() {
+    let mut cluster = Cluster::with(Options::new(3, 3, 1, 2).args("--stream-backlog-size 1mb"));
+    cluster.kill(3);
+    let large = |i| text(i, 128 << 10);
+    let pairs = fill_with(&mut cluster.client(1), "{one vnode}", KEYS / 2, large);
+    cluster.restart(3);
+    await_up(&cluster, &[1, 2], 3);
+    await_equal(&cluster);
+    assert_held(&cluster, 3, &pairs);
 }
 
 /// Nobody reads its empty disk as the truth, not even through itself.
