@@ -345,7 +345,6 @@ impl VnodeWrite<'_> {
             Delta::Short(short) => encode_short(out, key, short),
         }
         if self.vnode.sole && entry.is_tombstone() {
-            self.let_go(hash, key);
             self.forget_sole(hash, key, || entry);
         } else {
             self.log_entry(hash, key, entry, &encoded, base, &out[start..]);
@@ -401,7 +400,6 @@ impl VnodeWrite<'_> {
         bytes: &[u8],
     ) {
         if self.vnode.sole && entry.is_tombstone() {
-            self.let_go(hash, key);
             return self.forget_sole(hash, key, || entry);
         }
         if let Some(plain) = entry.as_plain() {
