@@ -209,7 +209,7 @@ async fn two_nodes_meet_talk_and_part() {
     until("the acknowledgement", || told_a.has(|told| *told == ack)).await;
     a.shutdown().await;
     until("down there", || !b.is_up(A)).await;
-    assert!(told_a.has(|told| *told == Told::Down(B, DownReason::Asked)));
+    until("told here", || told_a.has(|told| *told == Told::Down(B, DownReason::Asked))).await;
     assert!(a.outbox(B).is_none() && outbox.is_closed());
     b.shutdown().await;
     told_a.assert_alternates(B);
