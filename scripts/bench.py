@@ -106,12 +106,12 @@ def stop_all():
         servers.stop()
 
 
-def start_redis(replicas=0):
-    servers = Servers("Redis")
+def start_redis(replicas=0, name="Redis", appendonly="no"):
+    servers = Servers(name)
     servers.ports = free_ports(1 + replicas)
     for port in servers.ports:
         command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--appendonly", "no", "--dir", str(servers.dir)]
+        command += ["--appendonly", appendonly, "--dir", str(servers.dir)]
         if port != servers.ports[0]:
             command += ["--replicaof", "127.0.0.1", str(servers.ports[0])]
         servers.spawn(command)

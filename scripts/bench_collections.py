@@ -30,8 +30,10 @@ def one_test(servers, test, pipeline, requests):
 
 
 def commands(options, out, contestants):
-    out.append(f"## Commands\n\nOne node each, `redis-benchmark`, {bench.CLIENTS} clients. Kvorum writes its log, ")
-    out[-1] += "Redis persists nothing.\n"
+    out.append(f"## Commands\n\nOne node each, `redis-benchmark`, {bench.CLIENTS} clients. Kvorum writes its log as ")
+    out[-1] += "always (everysec), Redis its AOF (everysec) or, in the last columns, nothing.\n"
+    quiet = bench.start_redis(name="Redis that persists nothing")
+    contestants = (*contestants, quiet)
     rows = []
     for test in TESTS:
         requests = scaled(options, 100_000 if test.startswith("lrange") else 400_000)
@@ -45,15 +47,19 @@ def commands(options, out, contestants):
                 of = {"lpop": "lpush", "rpop": "rpush", "spop": "sadd", "zpopmin": "zadd"}[test]
                 one_test(servers, of, 64, 2 * requests)
         figures = compare(options, requests, loads)
-        ours, theirs = (figures[servers.name] for servers in contestants)
+        ours, theirs, idle = (figures[servers.name] for servers in contestants)
         rows.append([f"{test.upper()} -P 16"])
         for of in (lambda f: f.rps, lambda f: f.per_cpu):
             rows[-1] += [shown(of(ours)), shown(of(theirs)), ratio(of(ours), of(theirs))]
+        rows[-1] += [ratio(of(ours), of(idle)) for of in (lambda f: f.rps, lambda f: f.per_cpu)]
         progress(rows[-1])
+    quiet.stop()
     heads = ["load", "Kvorum req/s", "Redis req/s", "ratio"]
-    table(out, heads + ["Kvorum req/CPU s", "Redis req/CPU s", "ratio"], rows)
-    ratios = sorted(float(row[-1]) for row in rows)
-    out.append(f"The median row's ratio per CPU second: {statistics.median(ratios):.2f}.\n")
+    heads += ["Kvorum req/CPU s", "Redis req/CPU s", "ratio"]
+    table(out, heads + ["to no AOF, req/s", "to no AOF, per CPU s"], rows)
+    for at, of in ((6, "beside Redis with its AOF"), (8, "beside Redis without")):
+        ratios = [float(row[at]) for row in rows]
+        out.append(f"The median row's ratio per CPU second {of}: {statistics.median(ratios):.2f}.\n")
 
 
 def pipe(port, commands):
@@ -151,7 +157,7 @@ def large(options, out):
 
 def one_node(part):
     def run(options, out):
-        contestants = (bench.start_kvorum(options, 1, 1, 1, 1), bench.start_redis())
+        contestants = (bench.start_kvorum(options, 1, 1, 1, 1), bench.start_redis(appendonly="yes"))
         part(options, out, contestants)
         for servers in contestants:
             servers.stop()

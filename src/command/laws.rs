@@ -23,7 +23,7 @@ use crate::value::apply::Delta;
 use crate::value::change::Change;
 use crate::value::element::Element;
 use crate::value::entry::Entry;
-use crate::value::record::{decode, encode_delta, encode_whole};
+use crate::value::record::{decode, encode_delta, encode_short, encode_whole};
 use crate::value::view::{Kind, View, Views};
 
 use super::chance::Chance;
@@ -79,6 +79,7 @@ impl Keyspace for Node {
         match delta {
             Delta::Whole => encode_whole(&mut bytes, key, entry),
             Delta::Fragment(fragment) => encode_delta(&mut bytes, key, &fragment),
+            Delta::Short(fragment) => encode_short(&mut bytes, key, &fragment),
         }
         self.outbox.push(bytes);
     }

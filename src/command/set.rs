@@ -1,7 +1,8 @@
 //! Sets: SADD, SREM, SPOP and their kin. What is made of several sets: [`set_algebra`](super::set_algebra).
 //!
 //! Adding a member that is there already is a write all the same: so it stays if somebody removes
-//! it who has not seen that write.
+//! it who has not seen that write. Only where one node holds the key alone nobody could, and it is no
+//! write at all.
 
 use crate::value::change::{Change, Edit};
 use crate::value::view::Kind;

@@ -20,12 +20,12 @@ use crate::base::hash::{Digest, HashSeed};
 use crate::base::id::Actor;
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::value::apply::{ApplyError, Delta};
-use crate::value::change::{Change, Expire};
+use crate::value::change::{Change, Edits, Expire};
 use crate::value::entry::Entry;
 use crate::value::packed::pack;
 use crate::value::plain::{Plain, PlainJoin, expire_after, join_plain, put_over};
 use crate::value::record::{
-    Record, encode_delta, encode_encoded, encode_plain, encode_whole, encoded_size,
+    Record, encode_delta, encode_encoded, encode_plain, encode_short, encode_whole, encoded_size,
 };
 use crate::value::view::{Missing, View, Views};
 
@@ -182,6 +182,9 @@ impl VnodeWrite<'_> {
                 self.forget_sole(hash, key, || tombstone(dot, now));
                 true
             }
+            Change::Edit(edits) if matches!(author, Author::Replica) => {
+                self.edit_large(hash, key, edits, dot, out)
+            }
             _ => false,
         };
         let last = match applied {
@@ -232,6 +235,63 @@ impl VnodeWrite<'_> {
         true
     }
 
+    /// The common write of a large collection: one edit of what is there, in place. `false` if it is
+    /// anything else.
+    fn edit_large(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        edits: &Edits<'_>,
+        dot: Dot,
+        out: &mut BytesMut,
+    ) -> bool {
+        let (sole, seed, now, journal) = (self.vnode.sole, self.seed(), self.now, self.journal);
+        let found = self.table.get_mut(hash, |(block, _)| block.is(hash, key));
+        let Some((block, _)) = found else { return false };
+        let Form::Large(entry) = block.form() else { return false };
+        let old = Weight::of_large(seed, hash, key, entry, block);
+        let base = block.place().unwrap_or_default();
+        let entry = block.large_mut().expect("a large block");
+        let Some(delta) = entry.edit_single(edits, dot, now, sole) else { return false };
+        let size = match &delta {
+            Delta::Short(short) if short.is_empty() => return true,
+            Delta::Short(short) => short.len(),
+            _ => 0,
+        };
+        let write = |out: &mut BytesMut| match &delta {
+            Delta::Short(short) => encode_short(out, key, short),
+            Delta::Fragment(fragment) => encode_delta(out, key, fragment),
+            Delta::Whole => unreachable!("one edit is no whole entry"),
+        };
+        let start = out.len();
+        if !sole {
+            write(out);
+        }
+        let is_large = entry.is_large();
+        if size < entry.size() {
+            if sole {
+                journal.append(Kind::Join, write);
+            } else {
+                journal.copy(Kind::Join, &out[start..]);
+            }
+            block.unsettle(base);
+        } else {
+            let place = journal.append(Kind::State, |out| encode_whole(out, key, entry));
+            block.settle(place);
+        }
+        let new = Weight::of(seed, hash, block);
+        let (base, whole) = (block.place().unwrap_or_default(), block.is_whole());
+        self.reweigh(hash, &old, &new);
+        if !is_large {
+            let entry = self.take_entry(hash, key);
+            let mut encoded = Vec::new();
+            entry.encode(&mut encoded);
+            self.let_go(hash, key);
+            self.store_entry(hash, key, &entry, &encoded, base, whole);
+        }
+        true
+    }
+
     fn apply_to_entry(
         &mut self,
         author: Author,
@@ -279,6 +339,7 @@ impl VnodeWrite<'_> {
             Delta::Whole if is_large => encode_whole(out, key, &entry),
             Delta::Whole => encode_encoded(out, key, &encoded),
             Delta::Fragment(fragment) => encode_delta(out, key, fragment),
+            Delta::Short(short) => encode_short(out, key, short),
         }
         if self.vnode.sole && entry.is_tombstone() {
             self.let_go(hash, key);

@@ -33,6 +33,22 @@ pub enum Delta {
     Whole,
     /// A part of it.
     Fragment(Fragment),
+    /// The bytes of a fragment's short form.
+    Short(Vec<u8>),
+}
+
+#[cfg(test)]
+impl Delta {
+    /// The same, with a fragment's bytes read.
+    pub(crate) fn decoded(self) -> Delta {
+        match self {
+            Delta::Short(bytes) => {
+                let short = super::short::Short::decode(&bytes).expect("a short form");
+                Delta::Fragment(short.into_fragment())
+            }
+            delta => delta,
+        }
+    }
 }
 
 /// Most single dots of a key on which a stand-in counts further. They stay with the key, and every

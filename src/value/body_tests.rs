@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::base::time::Dot;
+use crate::base::time::Hlc;
 use crate::value::change::Amount;
 use crate::value::packed::Packed;
 use crate::value::register::Register;

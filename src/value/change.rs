@@ -70,6 +70,11 @@ impl<'a> Edits<'a> {
     pub fn list(&self) -> impl Iterator<Item = &Edit<'a>> {
         std::iter::once(&self.first).chain(&self.rest)
     }
+
+    /// What is done, if it is one thing.
+    pub fn single(&self) -> Option<&Edit<'a>> {
+        self.rest.is_empty().then_some(&self.first)
+    }
 }
 
 /// An edit of a collection.

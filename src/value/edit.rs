@@ -69,6 +69,22 @@ impl Entry {
         now: UnixMs,
         author: Author,
     ) -> Result<Delta, ApplyError> {
+        if author == Author::Replica
+            && let Some(delta) = self.edit_single(edits, dot, now, false)
+        {
+            return Ok(delta);
+        }
+        self.edit_any(edits, dot, now, author)
+    }
+
+    /// The same of edits of every sort.
+    pub(super) fn edit_any(
+        &mut self,
+        edits: &Edits<'_>,
+        dot: Dot,
+        now: UnixMs,
+        author: Author,
+    ) -> Result<Delta, ApplyError> {
         assert!(dot.hlc > self.context.hlc_max(), "a new dot is above every dot seen on the key");
         for edit in edits.list() {
             if let Edit::Insert { place, .. } = edit {
@@ -159,7 +175,7 @@ impl Entry {
 
     /// The part of this entry that a command made of the elements `touched`, and all that is alive
     /// of the writes that it built on or removed. See [`Fragment`].
-    fn fragment_of(
+    pub(super) fn fragment_of(
         &self,
         kind: Kind,
         told: &Told,
@@ -204,14 +220,14 @@ impl Entry {
 }
 
 /// Of which writes a fragment tells.
-struct Told {
+pub(super) struct Told {
     /// Its own, from the first to the last.
-    first: Dot,
-    last: Dot,
+    pub(super) first: Dot,
+    pub(super) last: Dot,
     /// The author's count of them all as one.
-    n: u32,
+    pub(super) n: u32,
     /// Others'.
-    named: Vec<Dot>,
+    pub(super) named: Vec<Dot>,
 }
 
 impl Told {
@@ -389,7 +405,7 @@ mod tests {
 
     /// Applies a change, and answers the record of its fragment.
     fn apply(entry: &mut Entry, change: &Change<'_>, dot: Dot) -> Vec<u8> {
-        let delta = entry.apply(change, dot, NOW).expect("room");
+        let delta = entry.apply(change, dot, NOW).expect("room").decoded();
         let Delta::Fragment(fragment) = delta else { panic!("whole") };
         let mut bytes = Vec::new();
         encode_delta(&mut bytes, b"k", &fragment);

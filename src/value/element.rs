@@ -22,7 +22,7 @@ use crate::base::time::{Dot, Hlc, UnixMs};
 use super::view::Kind;
 
 /// What a name of a list's element is at least: position and dot.
-pub(super) const POSITION_SIZE: usize = 12;
+const POSITION_SIZE: usize = 12;
 const DOT_SIZE: usize = 12;
 
 /// How far apart two pushes are: an insertion finds room 32 times in the same gap.
@@ -30,6 +30,12 @@ const STEP: u128 = 1 << 32;
 
 /// The first element of a list stands in the middle, for it grows on both sides.
 const MIDDLE: u128 = 1 << 95;
+
+/// Its position, in steps.
+pub(super) const FIRST_STEP: u64 = (MIDDLE / STEP) as u64;
+
+/// A list's name is this long unless it was squeezed in between two others.
+pub(super) const PLAIN_NAME_SIZE: usize = POSITION_SIZE + DOT_SIZE;
 
 /// Longest name of a list's element: so often nothing is inserted at one place by accident.
 const NAME_SIZE_MAX: usize = KEY_SIZE_MAX;
@@ -101,8 +107,8 @@ pub(super) const fn kind_of(tag: u8) -> Option<Kind> {
 }
 
 /// The name of a list's element at a position of so many steps, born as `dot`.
-pub(super) fn place_name(step: u64, dot: Dot) -> [u8; POSITION_SIZE + DOT_SIZE] {
-    let mut name = [0; POSITION_SIZE + DOT_SIZE];
+pub(super) fn place_name(step: u64, dot: Dot) -> [u8; PLAIN_NAME_SIZE] {
+    let mut name = [0; PLAIN_NAME_SIZE];
     name[..8].copy_from_slice(&step.to_be_bytes());
     name[POSITION_SIZE..][..8].copy_from_slice(&dot.hlc.0.to_be_bytes());
     name[POSITION_SIZE + 8..].copy_from_slice(&dot.actor.0.to_be_bytes());
@@ -111,7 +117,7 @@ pub(super) fn place_name(step: u64, dot: Dot) -> [u8; POSITION_SIZE + DOT_SIZE] 
 
 /// The steps and the dot of which [`place_name`] makes that name, if it does.
 pub(super) fn split_name(name: &[u8]) -> Option<(u64, Dot)> {
-    let name: &[u8; POSITION_SIZE + DOT_SIZE] = name.try_into().ok()?;
+    let name: &[u8; PLAIN_NAME_SIZE] = name.try_into().ok()?;
     let step = first_step(name);
     let hlc = u64::from_be_bytes(name[POSITION_SIZE..][..8].try_into().expect("eight bytes"));
     let actor = u32::from_be_bytes(name[POSITION_SIZE + 8..].try_into().expect("four bytes"));
@@ -193,9 +199,9 @@ fn position_of(name: &[u8]) -> u128 {
 
 /// The names of `count` elements of a new list whose dots follow `dot` (each one timestamp later).
 pub(super) fn row(count: usize, dot: Dot) -> impl Iterator<Item = Vec<u8>> {
-    let first = (MIDDLE / STEP) as u64;
-    (0..count as u64)
-        .map(move |nth| place_name(first + nth, Dot::new(Hlc(dot.hlc.0 + nth), dot.actor)).to_vec())
+    (0..count as u64).map(move |nth| {
+        place_name(FIRST_STEP + nth, Dot::new(Hlc(dot.hlc.0 + nth), dot.actor)).to_vec()
+    })
 }
 
 #[cfg(test)]

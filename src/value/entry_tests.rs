@@ -43,14 +43,14 @@ const fn add(amount: i128) -> Change<'static> {
 }
 
 pub(super) fn apply(entry: &mut Entry, change: &Change<'_>, dot: Dot) -> Delta {
-    entry.apply(change, dot, NOW).expect("room")
+    entry.apply(change, dot, NOW).expect("room").decoded()
 }
 
 /// The fragment that the change travels as.
 fn fragment(entry: &mut Entry, change: &Change<'_>, dot: Dot) -> Fragment {
     match apply(entry, change, dot) {
         Delta::Fragment(fragment) => fragment,
-        Delta::Whole => panic!("{change:?} travels whole"),
+        other => panic!("{change:?} travels as {other:?}"),
     }
 }
 
@@ -182,6 +182,7 @@ fn deltas_may_come_in_any_order_and_twice() {
             deltas.push(match apply(&mut writer, &change, dot) {
                 Delta::Whole => Record::Whole(writer.clone()),
                 Delta::Fragment(fragment) => Record::Delta(fragment),
+                Delta::Short(_) => unreachable!("decoded"),
             });
         }
         for _ in 0..20 {

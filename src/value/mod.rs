@@ -14,6 +14,8 @@ pub mod packed;
 pub mod plain;
 pub mod record;
 pub mod register;
+mod short;
+mod single;
 pub mod token;
 pub mod view;
 

@@ -9,6 +9,7 @@
 //! │        │              │           · [raw_len varint] · value, varint-prefixed        │
 //! │ 2      │ …            │ Whole     an entry (see `entry`)                             │
 //! │ 3      │ …            │ Delta     a fragment (see `fragment`)                        │
+//! │ 4      │ …            │ Delta     in its short form (see `short`)                    │
 //! └────────┴──────────────┴──────────────────────────────────────────────────────────────┘
 //!   f, on Plain only:  16 it expires · 32 the value is one LZ4 block
 //! ```
@@ -25,10 +26,12 @@ use super::entry::Entry;
 use super::fragment::Fragment;
 use super::plain::Plain;
 use super::register::{decode_dot, decode_packed, encode_dot};
+use super::short::Short;
 
 const PLAIN: u8 = 1;
 const WHOLE: u8 = 2;
 const DELTA: u8 = 3;
+const SHORT: u8 = 4;
 const EXPIRES: u8 = 16;
 const LZ4: u8 = 32;
 
@@ -138,6 +141,13 @@ pub fn encode_delta(out: &mut impl Put, key: &[u8], fragment: &Fragment) {
     fragment.encode(out);
 }
 
+/// Appends the record of a fragment of which these are the bytes in its short form.
+pub fn encode_short(out: &mut impl Put, key: &[u8], short: &[u8]) {
+    out.put_u8(SHORT);
+    out.put_bytes(key);
+    out.put(short);
+}
+
 /// The key of a record, without reading the rest.
 pub fn decode_key(bytes: &[u8]) -> Result<&[u8], WireError> {
     let mut cursor = Cursor::new(bytes);
@@ -155,6 +165,7 @@ pub fn decode(bytes: &[u8]) -> Result<(&[u8], Record<'_>), WireError> {
     let record = match tag {
         WHOLE => Record::Whole(Entry::decode(cursor.rest())?),
         DELTA => Record::Delta(Fragment::decode(cursor.rest())?),
+        SHORT => Record::Delta(Short::decode(cursor.rest())?.into_fragment()),
         _ if tag & !(EXPIRES | LZ4) == PLAIN => Record::Plain(plain(cursor, tag)?),
         _ => return Err(WireError::Malformed("record tag")),
     };

@@ -26,7 +26,7 @@ use crate::base::id::{Actor, Boot, NodeId};
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::version::context::Context;
 
-use super::apply::Delta;
+use super::apply::{Author, Delta};
 use super::body::cell::register_of;
 use super::body::leaf::New;
 use super::change::Change;
@@ -326,11 +326,19 @@ impl Simulation {
     fn apply(&mut self, at: usize, change: &Change<'_>, dot: Dot, own: &Facts) {
         let Replica { entry, facts, wrote, forgotten, is_new, .. } = &mut self.replicas[at];
         *is_new = true;
+        let mut before = entry.clone();
         let applied = match forgotten.filter(|_| self.mutant != Mutant::HintVector) {
             Some(since) => entry.apply_blind(change, dot, self.now, since),
             None => entry.apply(change, dot, self.now),
         };
-        let mut delta = applied.expect("room for a value");
+        let delta = applied.expect("room for a value");
+        let is_short = matches!(delta, Delta::Short(_));
+        let mut delta = delta.decoded();
+        if let (Change::Edit(edits), true) = (change, is_short) {
+            let same = before.edit_any(edits, dot, self.now, Author::Replica);
+            assert_eq!(same.as_ref(), Ok(&delta), "the short way and the long one");
+            assert_eq!(before, *entry);
+        }
         if self.mutant == Mutant::SharedDot {
             let book = &self.book;
             let share = |entry: &mut Entry| {
@@ -374,6 +382,7 @@ impl Simulation {
                 }
                 told
             }
+            Delta::Short(_) => unreachable!("decoded"),
         };
         let lost = if at == 3 { 30 } else { 15 };
         // A replica tells the stand-in, too, when another is away.

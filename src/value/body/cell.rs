@@ -7,6 +7,7 @@ use crate::base::time::{Dot, UnixMs};
 use crate::base::wire::Cursor;
 use crate::value::digest::Terms;
 use crate::value::element::Element;
+use crate::value::packed::Packed;
 use crate::value::register::{Register, Sibling};
 use crate::value::view::{Body as Shown, Kind};
 
@@ -43,9 +44,14 @@ pub(super) fn expiry_of(cell: &Cell<'_>) -> Option<UnixMs> {
 /// The score that a cell of a sorted set shows.
 pub(super) fn score_of(cell: &Cell<'_>) -> f64 {
     match cell {
-        Cell::Single { value, .. } => value.bytes.try_into().map_or(0.0, f64::from_le_bytes),
+        Cell::Single { value, .. } => score_in(value),
         Cell::Register(_) => register_of(cell).score(),
     }
+}
+
+/// The score that a value says.
+pub(super) fn score_in(value: &Packed<'_>) -> f64 {
+    value.bytes.try_into().map_or(0.0, f64::from_le_bytes)
 }
 
 /// The digest of an element.

@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 use crate::base::id::Actor;
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::base::wire::{Cursor, Put, WireError};
-use crate::value::element::{POSITION_SIZE, place_name, split_name};
+use crate::value::element::{PLAIN_NAME_SIZE, place_name, split_name};
 use crate::value::packed::Packed;
 use crate::value::register::{Register, decode_packed};
 use crate::value::view::Kind;
@@ -40,9 +40,6 @@ const ACTOR_SHIFT: u8 = 4;
 
 /// So many authors have a place in a body's table.
 pub(super) const ACTORS_MAX: usize = 15;
-
-/// A list's name is this long unless it was squeezed in between two others.
-const PLAIN_NAME_SIZE: usize = POSITION_SIZE + 12;
 
 /// Some elements. See the head of this file.
 #[derive(Clone, Debug, Default)]
@@ -239,23 +236,47 @@ impl Leaf {
             if len == name.len() && same(&bytes[at..at + len], name) {
                 return Some(start);
             }
-            at += len;
-            if head & EXPIRES != 0 && head & FORM != REGISTER {
-                varint(bytes, &mut at);
-            }
-            if head & FORM != REGISTER {
-                varint(bytes, &mut at);
-            }
-            if head & FORM == LZ4 {
-                varint(bytes, &mut at);
-            }
-            at += match head & FORM {
-                NOTHING => 0,
-                RAW if kind == Kind::Zset && head & SPECIAL != 0 => 8,
-                _ => varint(bytes, &mut at) as usize,
-            };
+            at = self.after_name(kind, head, at + len);
         }
         None
+    }
+
+    /// Where the element after the one at an offset begins.
+    fn after(&self, kind: Kind, mut at: usize) -> usize {
+        let bytes = &self.bytes[..];
+        let head = bytes[at];
+        at += 1;
+        let written = varint(bytes, &mut at) as usize;
+        if kind != Kind::List || head & SPECIAL != 0 {
+            at += written;
+        }
+        self.after_name(kind, head, at)
+    }
+
+    /// Where an element ends whose name ends at an offset.
+    #[inline]
+    fn after_name(&self, kind: Kind, head: u8, mut at: usize) -> usize {
+        let bytes = &self.bytes[..];
+        if head & FORM != REGISTER {
+            if head & EXPIRES != 0 {
+                varint(bytes, &mut at);
+            }
+            varint(bytes, &mut at);
+        }
+        if head & FORM == LZ4 {
+            varint(bytes, &mut at);
+        }
+        let len = match head & FORM {
+            NOTHING => 0,
+            RAW if kind == Kind::Zset && head & SPECIAL != 0 => 8,
+            _ => varint(bytes, &mut at) as usize,
+        };
+        at + len
+    }
+
+    /// Where the last element begins. There must be one.
+    pub(super) fn last(&self, kind: Kind) -> usize {
+        self.offset(kind, self.count as usize - 1)
     }
 
     /// Where an element of a list begins, or where it would.
@@ -271,11 +292,11 @@ impl Leaf {
     }
 
     /// Where the element at a place begins.
-    pub(super) fn offset(&self, sight: Sight<'_>, place: usize) -> usize {
+    pub(super) fn offset(&self, kind: Kind, place: usize) -> usize {
         if place >= self.count as usize {
             return self.bytes.len();
         }
-        self.items(sight).nth(place).map_or(self.bytes.len(), |(at, _)| at)
+        (0..place).fold(0, |at, _| self.after(kind, at))
     }
 
     /// Puts an element in the place of the bytes from `start` to `end`.
@@ -469,6 +490,10 @@ fn check_item(cursor: &mut Cursor<'_>, sight: Sight<'_>) -> Result<(), WireError
 struct Tail<'a>(&'a mut SmallVec<[u8; 128]>);
 
 impl Put for Tail<'_> {
+    fn put_u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+
     fn put(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }

@@ -33,7 +33,7 @@ use smallvec::SmallVec;
 
 use crate::base::hash::{Digest, HashSeed};
 use crate::base::id::Actor;
-use crate::base::time::{Hlc, UnixMs};
+use crate::base::time::{Dot, UnixMs};
 use crate::base::wire::{Cursor, Put, WireError};
 
 use super::digest::Terms;
@@ -41,7 +41,10 @@ use super::element::{Element, first_step};
 use super::register::Sibling;
 use super::view::Kind;
 
-use cell::{digest_of, digest_of_register, expiry_of, is_alive, register_of, score_of, shown};
+use cell::{
+    digest_of, digest_of_register, dots_of, expiry_of, is_alive, register_of, score_in, score_of,
+    shown,
+};
 use cut::{begun_by, cut, cut_all_by_hash, cut_by_hash};
 use leaf::{ACTORS_MAX, Cell, Item, Leaf, Name, New, Sight};
 use ranks::{Ranks, order};
@@ -221,7 +224,7 @@ impl Body {
                 }
                 let (spot, skip) = next?;
                 let run = self.rows.run(spot);
-                leaf = Some((run, run.offset(sight, skip)));
+                leaf = Some((run, run.offset(sight.kind, skip)));
                 next = self.rows.next(spot).map(|spot| (spot, 0));
             }
         })
@@ -330,6 +333,36 @@ impl Body {
         self.put(name, spot, found, &new);
     }
 
+    /// The name of a list's first element, or of its last one. There must be one.
+    pub(super) fn end_name(&self, first: bool) -> Name<'_> {
+        let sight = self.sight();
+        if first {
+            return self.rows.run(self.rows.first()).item(sight, 0).name;
+        }
+        let leaf = self.rows.run(self.rows.last());
+        leaf.item(sight, leaf.last(self.kind)).name
+    }
+
+    /// Puts a new element before a list's first one, or after its last one.
+    pub(super) fn push(&mut self, first: bool, name: &[u8], new: &New<'_>) {
+        let spot = if first { self.rows.first() } else { self.rows.last() };
+        let at = if first { 0 } else { self.rows.run(spot).bytes.len() };
+        self.put(name, spot, Err(at), new);
+    }
+
+    /// Takes a list's first element away, or its last one, and answers its name. There must be
+    /// another.
+    pub(super) fn pop(&mut self, first: bool, visit: impl FnMut(Dot)) -> Vec<u8> {
+        let spot = if first { self.rows.first() } else { self.rows.last() };
+        let leaf = self.rows.run(spot);
+        let at = if first { 0 } else { leaf.last(self.kind) };
+        let item = leaf.item(self.sight(), at);
+        let name = item.name.bytes().to_vec();
+        dots_of(&item.cell, visit);
+        self.put(&name, spot, Ok(at), &New::Gone);
+        name
+    }
+
     /// Whether an author has, or may be given, a place in the table.
     fn knows(&self, actor: Actor) -> bool {
         self.actors.contains(&actor) || self.actors.len() < ACTORS_MAX
@@ -342,11 +375,12 @@ impl Body {
         {
             self.actors.push(dot.actor);
         }
+        let keeps_rank = self.keeps_rank(spot, found, new);
         let (start, end) = match found {
-            Ok(at) => (at, self.let_go(name, spot, at)),
+            Ok(at) => (at, self.let_go(name, spot, at, keeps_rank)),
             Err(at) => (at, at),
         };
-        self.take_in(name, new);
+        self.take_in(name, new, keeps_rank);
         let sight = Sight { kind: self.kind, actors: &self.actors };
         let (held, room) = (&mut self.held, &mut self.room);
         let was_empty = self.rows.len() == 0;
@@ -367,14 +401,26 @@ impl Body {
         self.mend(spot, start);
     }
 
+    /// Whether a member of a sorted set is written anew with the score that it has.
+    fn keeps_rank(&self, spot: Spot, found: Result<usize, usize>, new: &New<'_>) -> bool {
+        let (true, Ok(at)) = (self.ranks.is_some(), found) else { return false };
+        let score = match new {
+            New::Keep | New::Gone => return false,
+            New::Single { value, .. } => score_in(value),
+            New::Register(register) => register.score(),
+        };
+        let held = score_of(&self.rows.run(spot).item(self.sight(), at).cell);
+        held.to_bits() == score.to_bits()
+    }
+
     /// Takes an element that will be written over out of the sums. Answers where it ends.
-    fn let_go(&mut self, name: &[u8], spot: Spot, at: usize) -> usize {
+    fn let_go(&mut self, name: &[u8], spot: Spot, at: usize, keeps_rank: bool) -> usize {
         let sight = Sight { kind: self.kind, actors: &self.actors };
         let item = self.rows.run(spot).item(sight, at);
         if let Some(tally) = &mut self.tally {
             tally.sum = tally.sum.minus(digest_of(tally.terms, self.kind, name, &item.cell));
         }
-        if let Some(ranks) = &mut self.ranks {
+        if let Some(ranks) = self.ranks.as_mut().filter(|_| !keeps_rank) {
             ranks.remove(score_of(&item.cell), name);
         }
         if expiry_of(&item.cell).is_some() {
@@ -384,13 +430,12 @@ impl Body {
     }
 
     /// Takes an element that will be written into the sums.
-    fn take_in(&mut self, name: &[u8], new: &New<'_>) {
+    fn take_in(&mut self, name: &[u8], new: &New<'_>, keeps_rank: bool) {
         let (digest, score, expire_at) = match new {
             New::Keep | New::Gone => return,
             New::Single { dot, value, expire_at } => {
-                let cell = Cell::Single { dot: *dot, value: *value, expire_at: *expire_at };
                 let digest = self.tally.as_ref().map(|t| t.terms.element(self.kind, name, *dot));
-                (digest, self.ranks.as_ref().map(|_| score_of(&cell)), *expire_at)
+                (digest, self.ranks.as_ref().map(|_| score_in(value)), *expire_at)
             }
             New::Register(register) => {
                 let siblings = register.siblings();
@@ -402,7 +447,7 @@ impl Body {
         if let (Some(tally), Some(digest)) = (&mut self.tally, digest) {
             tally.sum = tally.sum.plus(digest);
         }
-        if let (Some(ranks), Some(score)) = (&mut self.ranks, score) {
+        if let (Some(ranks), Some(score), false) = (&mut self.ranks, score, keeps_rank) {
             ranks.insert(score, name);
         }
         if let Some(at) = expire_at {
