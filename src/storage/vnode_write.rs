@@ -25,7 +25,8 @@ use crate::value::entry::Entry;
 use crate::value::packed::pack;
 use crate::value::plain::{Plain, PlainJoin, expire_after, join_plain, put_over};
 use crate::value::record::{
-    Record, encode_delta, encode_encoded, encode_plain, encode_short, encode_whole, encoded_size,
+    Record, encode_delta, encode_encoded, encode_part, encode_plain, encode_short, encode_whole,
+    encoded_size,
 };
 use crate::value::view::{Missing, View, Views};
 
@@ -379,7 +380,20 @@ impl VnodeWrite<'_> {
         let mut entry = self.take_entry(hash, key);
         entry.order_by(seed);
         let before = entry.state_digest(seed, hash);
-        record.join_into(&mut entry);
+        // The log may be read by a cluster of another secret, whose ranges are others.
+        let mut named = Vec::new();
+        let bytes = match record {
+            Record::Part(part) => {
+                let part = part.named(&entry);
+                encode_part(&mut named, key, &part);
+                Record::Part(Box::new(part)).join_into(&mut entry);
+                &named
+            }
+            record => {
+                record.join_into(&mut entry);
+                bytes
+            }
+        };
         self.vnode.hlc = self.vnode.hlc.max(entry.hlc_max());
         if entry.state_digest(seed, hash) != before {
             self.log_merged(hash, key, entry, base, bytes);
@@ -782,6 +796,6 @@ fn digest_of(seed: HashSeed, hash: u64, record: &Record<'_>) -> Option<Digest> {
     match record {
         Record::Plain(plain) => Some(plain.state_digest(seed, hash)),
         Record::Whole(entry) => Some(entry.state_digest(seed, hash)),
-        Record::Delta(_) => None,
+        Record::Delta(_) | Record::Part(_) => None,
     }
 }

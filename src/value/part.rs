@@ -24,10 +24,13 @@
 //! a range after it was compared stays where it is until the next comparison, as if its removal had
 //! not come yet.
 //!
+//! On the wire ranges are told. A log may be read by a cluster of another secret and so of another order:
+//! there the names stand that the receiver held in them.
+//!
 //! Bytes:
 //! ```text
 //! base: a context │ what is known: a context │ type u8 │ count varint { from u64, upto u64 } …
-//!                 │ what is alive
+//!                 │ count varint { name, varint-prefixed } … │ what is alive
 //! ```
 
 use std::ops::RangeInclusive;
@@ -56,6 +59,8 @@ pub struct Part {
     base: Context,
     kind: Kind,
     ranges: Vec<RangeInclusive<u64>>,
+    /// Elements in which there may be less than the receiver has.
+    names: Vec<Vec<u8>>,
     told: Entry,
 }
 
@@ -73,6 +78,23 @@ impl Part {
     /// The elements that it tells of.
     pub(super) const fn told(&self) -> &Entry {
         &self.told
+    }
+
+    /// Whether it tells names and no ranges.
+    pub fn is_named(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The same for `entry` alone, by the names that it has in the ranges. The entry must be ordered by
+    /// the cluster's seed.
+    #[must_use]
+    pub fn named(&self, entry: &Entry) -> Part {
+        let mut names = self.names.clone();
+        if let Some(body) = entry.body(self.kind) {
+            names.extend(self.ranges.iter().flat_map(|range| body.names_in(range)));
+            names.sort_unstable();
+        }
+        Part { ranges: Vec::new(), names, ..self.clone() }
     }
 
     /// The same with a context that claims more, or a base that asks for less, to show what goes
@@ -95,6 +117,8 @@ impl Part {
             out.put_u64(*range.start());
             out.put_u64(*range.end());
         }
+        out.put_varint(self.names.len() as u64);
+        self.names.iter().for_each(|name| out.put_bytes(name));
         self.told.encode_store(out);
     }
 
@@ -116,12 +140,16 @@ impl Part {
             }
             ranges.push(range);
         }
+        let mut names = Vec::new();
+        for _ in 0..cursor.varint()? {
+            names.push(cursor.bytes()?.to_vec());
+        }
         let told = Entry::decode_store(&mut cursor, context)?;
         cursor.end()?;
         if told.bodies.iter().any(|body| body.kind() != kind) {
             return Err(WireError::Malformed("type"));
         }
-        Ok(Part { base, kind, ranges, told })
+        Ok(Part { base, kind, ranges, names, told })
     }
 }
 
@@ -166,7 +194,8 @@ impl Entry {
         base: Context,
     ) -> Part {
         let body = self.body(kind).map(|body| body.only_in(&ranges));
-        let bodies: SmallVec<[Body; 1]> = body.filter(|body| !body.is_empty()).into_iter().collect();
+        let bodies: SmallVec<[Body; 1]> =
+            body.filter(|body| !body.is_empty()).into_iter().collect();
         let mut context = known.clone();
         let mut learn = |dot: Dot| context.insert(dot, 0);
         self.meta.iter().for_each(|meta| learn(meta.dot));
@@ -177,18 +206,18 @@ impl Entry {
                 cell => all_dots(&register_of(cell), &mut learn),
             });
         }
-        let told = Entry {
-            context,
-            meta: self.meta.clone(),
-            string: self.string.clone(),
-            bodies,
-            ..Entry::default()
-        };
-        Part { base, kind, ranges, told }
+        let mut told = Entry::new();
+        (told.context, told.meta) = (context, self.meta.clone());
+        (told.string, told.bodies) = (self.string.clone(), bodies);
+        Part { base, kind, ranges, names: Vec::new(), told }
     }
 
-    /// Joins a part; whether it could be. The entry must be ordered by the cluster's seed.
+    /// Joins a part; whether it could be. If it tells ranges, the entry must be ordered by the
+    /// cluster's seed.
     pub fn join_part(&mut self, part: &Part) -> bool {
+        if !part.is_named() {
+            return self.join_part(&part.named(self));
+        }
         if !self.context.descends(&part.base) {
             return false;
         }
@@ -198,9 +227,9 @@ impl Entry {
         let theirs = part.told.body(part.kind);
         if self.body(part.kind).is_some() || theirs.is_some() {
             let ours = self.body_mut(part.kind);
-            for name in part.ranges.iter().flat_map(|range| ours.names_in(range)) {
-                if theirs.is_none_or(|body| body.cell(&name).is_none()) {
-                    ours.update(&name, |held| joined(held, &our, None, their));
+            for name in &part.names {
+                if theirs.is_none_or(|body| body.cell(name).is_none()) {
+                    ours.update(name, |held| joined(held, &our, None, their));
                 }
             }
             if let Some(theirs) = theirs {
