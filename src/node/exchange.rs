@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use crate::anti_entropy::exchange::{Effect, Exchange, Needs, Outcome, compare, needs, respond};
 use crate::anti_entropy::keys::{KEYS_MAX, KeyList, Span};
 use crate::anti_entropy::message::{Body, Message, Scope};
+use crate::anti_entropy::parts::Parts;
 use crate::anti_entropy::schedule::{Budget, Need, Schedule, Urgent, begins};
 use crate::anti_entropy::tree::{BUCKETS, Tree};
 use crate::base::hash::Digest;
@@ -150,6 +151,8 @@ enum Why {
 pub(super) struct Active {
     pub(super) vnode: VnodeId,
     pub(super) exchange: Exchange,
+    /// The large entry that is compared in parts.
+    pub(super) parts: Option<Parts>,
     why: Why,
     /// The tree of states, where the scope compares them; else the vnode's own is asked.
     states: Option<Tree>,
@@ -166,6 +169,8 @@ pub(super) struct Walk {
     pub(super) link: Arc<Outbox>,
     actives: Vec<Active>,
     pub(super) shipments: VecDeque<Shipment>,
+    /// Large entries that this side's exchanges compare in parts next.
+    pub(super) compares: VecDeque<(VnodeId, Option<u32>, u64)>,
     /// Vnodes that the peer compares with this node.
     answering: HashMap<VnodeId, Answering>,
     /// Vnodes that the peer was busy with, and until when they are left alone.
@@ -189,6 +194,7 @@ impl Walk {
             link,
             actives: Vec::new(),
             shipments: VecDeque::new(),
+            compares: VecDeque::new(),
             answering: HashMap::new(),
             resting: HashMap::new(),
             number: fastrand::u32(..),
@@ -342,6 +348,10 @@ impl Node {
             self.abandon_exchanges(walk.peer, &mut walk.actives);
             walk.shipments.clear();
         }
+        if let Some((vnode, begun, hash)) = walk.compares.pop_front() {
+            self.compare_parts(walk, vnode, begun, hash).await;
+            return true;
+        }
         if let Some((vnode, why)) = self.next_exchange(walk) {
             self.begin_exchange(walk, vnode, why).await;
             return true;
@@ -448,11 +458,23 @@ impl Node {
                 self.keyspace.tree(vnode, |tree| Exchange::start(number, scope, tree, &mut effects))
             }
         };
-        walk.actives.push(Active { vnode, exchange, why, states, counting, owed, recoveries });
+        walk.actives.push(Active {
+            vnode,
+            exchange,
+            parts: None,
+            why,
+            states,
+            counting,
+            owed,
+            recoveries,
+        });
         self.carry_out_exchange(walk, vnode, Some(number), effects);
     }
 
     async fn read_letter(self: &Arc<Node>, walk: &mut Walk, vnode: VnodeId, message: &Message) {
+        if let Body::Part(hash, word) = &message.body {
+            return self.read_part(walk, vnode, message.exchange, *hash, word).await;
+        }
         let mut effects = Vec::new();
         match needs(message) {
             Needs::Tree(scope) => {
@@ -554,7 +576,7 @@ impl Node {
 
     /// Carries out what a machine asks for; `begun`: the number of this node's own exchange. What
     /// follows entries waits until they are sent.
-    fn carry_out_exchange(
+    pub(super) fn carry_out_exchange(
         self: &Arc<Node>,
         walk: &mut Walk,
         vnode: VnodeId,
@@ -577,6 +599,7 @@ impl Node {
                     let then = effects.drain(..).collect();
                     walk.shipments.push_back(Shipment { vnode, begun, hashes, sent: 0, then });
                 }
+                Effect::Compare(hash) => walk.compares.push_back((vnode, begun, hash)),
                 Effect::Done(outcome) => {
                     if let Some(active) = walk.abandon(begun) {
                         self.release_of(walk.peer, &active);
@@ -616,7 +639,7 @@ impl Node {
         }
     }
 
-    fn say(&self, link: &Outbox, vnode: VnodeId, message: &Message) {
+    pub(super) fn say(&self, link: &Outbox, vnode: VnodeId, message: &Message) {
         let mut body = Vec::new();
         message.encode(&mut body);
         self.metrics.exchange_bytes_sent.add(body.len() as u64);

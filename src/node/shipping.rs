@@ -79,7 +79,7 @@ impl Node {
     }
 
     /// Sends what is held of these keys; whether that is on its way.
-    async fn send_entries(&self, link: &Outbox, vnode: VnodeId, hashes: &[u64]) -> bool {
+    pub(super) async fn send_entries(&self, link: &Outbox, vnode: VnodeId, hashes: &[u64]) -> bool {
         let (mut frames, mut entries) = (BytesMut::new(), 0);
         let mut batch = self.batch();
         let cold = self.keyspace.read(vnode, super::now(), |keys| {

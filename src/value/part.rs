@@ -70,6 +70,16 @@ impl Part {
         self.told.hlc_max()
     }
 
+    /// The byte of a type.
+    pub const fn code_of(kind: Kind) -> u8 {
+        tag(kind)
+    }
+
+    /// The type of a collection that a byte says.
+    pub const fn kind_of(code: u8) -> Option<Kind> {
+        kind_of(code)
+    }
+
     /// As [`Entry::verify`].
     pub fn verify(&self) -> bool {
         self.told.verify()
