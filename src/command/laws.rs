@@ -12,7 +12,7 @@
 //!          └─ Node     entries ── records ──> Node       reply, keys; entries equal
 //! ```
 //!
-//! `LAWS=100000` tries as many sequences of each family: `scripts/laws.sh` does.
+//! `PROPTEST_CASES` says how many sequences of each family are tried: `scripts/laws.sh` tries many.
 
 use std::collections::BTreeMap;
 
@@ -25,6 +25,7 @@ use crate::value::element::Element;
 use crate::value::entry::Entry;
 use crate::value::record::{decode, encode_delta, encode_short, encode_whole};
 use crate::value::view::{Kind, View, Views};
+use crate::version::laws::tries;
 
 use super::chance::Chance;
 use super::model::{Model, ask_by_chance};
@@ -249,8 +250,7 @@ fn holds_of(opening: &str, family: &[&str]) {
         let name = template.split(' ').next().unwrap_or_default();
         assert!(table::lookup(name.as_bytes()).is_some(), "there is no {name}");
     }
-    let count = std::env::var("LAWS").ok().and_then(|count| count.parse().ok());
-    for seed in 0..count.unwrap_or(150) {
+    for seed in 0..tries(150) {
         if let Err(wrong) = sequence(opening, family, seed) {
             panic!("seed {seed}:\n{wrong}");
         }

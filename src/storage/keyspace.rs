@@ -29,7 +29,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::anti_entropy::tree::Tree;
-use crate::base::hash::HashSeed;
+use crate::base::hash::{Digest, HashSeed};
 use crate::base::id::VnodeId;
 use crate::base::time::{Hlc, UnixMs};
 use crate::value::view::Missing;
@@ -130,6 +130,19 @@ impl Vnode {
         if let Some(at) = new.expire_at {
             self.next_expiry = Some(self.next_expiry.map_or(at, |next| next.min(at)));
         }
+        self.idle = 0;
+    }
+
+    /// Notes that elements of a collection changed and nothing else of its key: `old` and `new` are
+    /// their digests, and the bytes of a frame that holds the whole state.
+    pub(super) fn reweigh_elements(
+        &mut self,
+        hash: u64,
+        old: (Digest, usize),
+        new: (Digest, usize),
+    ) {
+        self.tree.replace(hash, old.0, new.0);
+        self.stored = self.stored + new.1 - old.1;
         self.idle = 0;
     }
 

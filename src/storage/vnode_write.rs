@@ -250,7 +250,8 @@ impl VnodeWrite<'_> {
         let found = self.table.get_mut(hash, |(block, _)| block.is(hash, key));
         let Some((block, _)) = found else { return false };
         let Form::Large(entry) = block.form() else { return false };
-        let old = Weight::of_large(seed, hash, key, entry, block);
+        let (old, size_before) =
+            ((entry.elements_digest(seed, hash), entry.size()), block.footprint());
         let base = block.place().unwrap_or_default();
         let entry = block.large_mut().expect("a large block");
         let Some(delta) = entry.edit_single(edits, dot, now, sole) else { return false };
@@ -269,7 +270,8 @@ impl VnodeWrite<'_> {
             write(out);
         }
         let is_large = entry.is_large();
-        if size < entry.size() {
+        let new = (entry.elements_digest(seed, hash), entry.size());
+        if size < new.1 {
             if sole {
                 journal.append(Kind::Join, write);
             } else {
@@ -280,9 +282,10 @@ impl VnodeWrite<'_> {
             let place = journal.append(Kind::State, |out| encode_whole(out, key, entry));
             block.settle(place);
         }
-        let new = Weight::of(seed, hash, block);
         let (base, whole) = (block.place().unwrap_or_default(), block.is_whole());
-        self.reweigh(hash, &old, &new);
+        let size_after = block.footprint();
+        self.vnode.reweigh_elements(hash, old, new);
+        self.keyspace.resize_blocks(size_before, size_after);
         if !is_large {
             let entry = self.take_entry(hash, key);
             let mut encoded = Vec::new();

@@ -75,11 +75,23 @@ impl Terms {
 
     /// The term of a live value of a collection's element.
     pub(super) fn element(self, kind: Kind, name: &[u8], dot: Dot) -> Digest {
-        let mut out = self.begin(2);
-        Self::dot(&mut out, dot);
-        out.put_u8(tag(kind));
-        out.put(name);
-        self.seed.digest(&out.0)
+        // The term of every element: written straight into place, if it fits.
+        let mut short = [0; 96];
+        let len = 22 + name.len();
+        let Some(room) = short.get_mut(..len) else {
+            let mut out = self.begin(2);
+            Self::dot(&mut out, dot);
+            out.put_u8(tag(kind));
+            out.put(name);
+            return self.seed.digest(&out.0);
+        };
+        room[..8].copy_from_slice(&self.key_hash.to_le_bytes());
+        room[8] = 2;
+        room[9..17].copy_from_slice(&dot.hlc.0.to_le_bytes());
+        room[17..21].copy_from_slice(&dot.actor.0.to_le_bytes());
+        room[21] = tag(kind);
+        room[22..].copy_from_slice(name);
+        self.seed.digest(room)
     }
 
     /// The term of what `inc`'s actor added to `base`, a value of a collection's element.

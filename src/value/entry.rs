@@ -463,7 +463,13 @@ impl Entry {
                 sum = sum.plus(terms.increment(sibling.dot, inc.dot()));
             }
         }
-        self.bodies.iter().fold(sum, |sum, body| sum.plus(body.digest(terms)))
+        sum.plus(self.elements_digest(seed, key_hash))
+    }
+
+    /// The part of [`Entry::digest`] that is the elements'.
+    pub fn elements_digest(&self, seed: HashSeed, key_hash: u64) -> Digest {
+        let terms = Terms { seed, key_hash };
+        self.bodies.iter().fold(Digest::NONE, |sum, body| sum.plus(body.digest(terms)))
     }
 
     /// The digest of everything alive and of what is known to be removed.

@@ -158,7 +158,12 @@ impl<'a> Fields<'a> {
     pub fn at(&self, place: usize) -> Option<Element<'_>> {
         match self.ordered() {
             Some(all) => all.get(place).cloned(),
-            None => self.range(place..place.saturating_add(1)).next(),
+            None => match self.large().ranks() {
+                Some(ranks) => {
+                    ranks.from(place).next().map(|(score, name)| Element::scored(name, score))
+                }
+                None => self.large().from(place).next(),
+            },
         }
     }
 

@@ -2,6 +2,12 @@
 
 use std::fmt::Debug;
 
+/// How often a law is tried that is tried `few` times in an ordinary run: so many times more as
+/// proptest has more cases than its usual 256 (`PROPTEST_CASES`).
+pub(crate) fn tries(few: u64) -> u64 {
+    few * u64::from(proptest::test_runner::Config::default().cases) / 256
+}
+
 /// Checks the three laws on `a`, `b`, `c`; says which one broke.
 ///
 /// * idempotent: a message delivered twice is delivered once;

@@ -50,6 +50,26 @@ pub(super) struct Leaf {
     /// Of a list what positions are told from, in steps; else the lowest hash that belongs here.
     pub(super) lower: u64,
     pub(super) count: u32,
+    /// An element that was looked for: its place and its offset, both zero if there is none.
+    pub(super) known: Known,
+}
+
+/// Where an element of a leaf begins, so that not all before it need be walked over. It helps at the
+/// right end of lists.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    place: u16,
+    offset: u16,
+}
+
+impl Known {
+    /// Nothing, where it does not fit.
+    fn at(place: usize, offset: usize) -> Known {
+        match (u16::try_from(place), u16::try_from(offset)) {
+            (Ok(place), Ok(offset)) => Known { place, offset },
+            _ => Known::default(),
+        }
+    }
 }
 
 impl Run for Leaf {
@@ -129,6 +149,9 @@ pub(super) struct Item<'a> {
     /// Where the next one begins.
     pub(super) end: usize,
 }
+
+/// So far from the end an element is remembered.
+const NEAR: usize = 8;
 
 /// Most bytes that an element takes beside name and value.
 const AROUND: usize = 48;
@@ -279,6 +302,16 @@ impl Leaf {
         self.offset(kind, self.count as usize - 1)
     }
 
+    /// Remembers an element shortly before the last one, if none is known: who takes elements from
+    /// the right will come there.
+    pub(super) fn know_end(&mut self, kind: Kind) {
+        let count = self.count as usize;
+        if usize::from(self.known.place) + 2 * NEAR < count {
+            let place = count - NEAR;
+            self.known = Known::at(place, self.offset(kind, place));
+        }
+    }
+
     /// Where an element of a list begins, or where it would.
     pub(super) fn find_in_order(&self, sight: Sight<'_>, name: &[u8]) -> Result<usize, usize> {
         for (at, item) in self.items(sight) {
@@ -296,7 +329,9 @@ impl Leaf {
         if place >= self.count as usize {
             return self.bytes.len();
         }
-        (0..place).fold(0, |at, _| self.after(kind, at))
+        let known = usize::from(self.known.place);
+        let (from, at) = if known <= place { (known, self.known.offset) } else { (0, 0) };
+        (from..place).fold(usize::from(at), |at, _| self.after(kind, at))
     }
 
     /// Puts an element in the place of the bytes from `start` to `end`.
@@ -310,6 +345,11 @@ impl Leaf {
     ) {
         let mut out: SmallVec<[u8; 128]> = SmallVec::new();
         self.encode(sight, name, new, &mut Tail(&mut out));
+        if start == self.bytes.len() {
+            self.known = Known::at(self.count as usize, start);
+        } else if start < usize::from(self.known.offset) {
+            self.known = Known::default();
+        }
         self.splice(start, end, &out);
         self.count = self.count + u32::from(!out.is_empty()) - u32::from(end > start);
     }

@@ -354,8 +354,12 @@ impl Body {
     /// another.
     pub(super) fn pop(&mut self, first: bool, visit: impl FnMut(Dot)) -> Vec<u8> {
         let spot = if first { self.rows.first() } else { self.rows.last() };
+        let kind = self.kind;
+        if !first {
+            self.rows.change(spot, |leaf| leaf.know_end(kind));
+        }
         let leaf = self.rows.run(spot);
-        let at = if first { 0 } else { leaf.last(self.kind) };
+        let at = if first { 0 } else { leaf.last(kind) };
         let item = leaf.item(self.sight(), at);
         let name = item.name.bytes().to_vec();
         dots_of(&item.cell, visit);
@@ -679,7 +683,7 @@ impl Body {
         if count == 0 {
             return Err(WireError::Malformed("empty collection"));
         }
-        let leaf = Leaf { bytes, hlc, lower, count };
+        let leaf = Leaf { bytes, hlc, lower, count, ..Leaf::default() };
         leaf.check(body.sight())?;
         (body.held, body.room) = (leaf.bytes.len(), leaf.bytes.capacity());
         body.rows = Rows::of(leaf);

@@ -144,6 +144,15 @@ impl<R: Run> Rows<R> {
 
     /// The run that holds the element at `place`, and its place there; past the end nothing.
     pub(super) fn at(&self, mut place: usize) -> Option<(Spot, usize)> {
+        if place >= self.len {
+            return None;
+        }
+        // Many ask for the last one.
+        let last = self.last();
+        let before_last = self.len - self.run(last).count();
+        if place >= before_last {
+            return Some((last, place - before_last));
+        }
         for (number, chunk) in self.chunks.iter().enumerate() {
             if place < chunk.count {
                 for (run, held) in chunk.runs.iter().enumerate() {

@@ -1,18 +1,13 @@
 //! What must hold of every kind of key, and which rules it needs.
 //!
-//! `LAWS=10000` tries as many seeds: `scripts/laws.sh` does.
+//! `PROPTEST_CASES` says how many seeds are tried: `scripts/laws.sh` tries many.
 
-use crate::version::laws::broken_law;
+use crate::version::laws::{broken_law, tries};
 
 use super::super::fields::Fields;
 use super::*;
 
 const FAMILIES: [Kind; 5] = [Kind::String, Kind::Hash, Kind::Set, Kind::Zset, Kind::List];
-
-/// How many seeds a test tries.
-fn seeds(few: u64) -> u64 {
-    std::env::var("LAWS").ok().and_then(|count| count.parse().ok()).unwrap_or(few)
-}
 
 /// The first seed below `seeds` whose run goes wrong, and how.
 fn first_violation(family: Kind, mutant: Mutant, seeds: u64) -> Option<(u64, String)> {
@@ -23,10 +18,10 @@ fn first_violation(family: Kind, mutant: Mutant, seeds: u64) -> Option<(u64, Str
 }
 
 fn is_ideal(family: Kind) {
-    if let Some((seed, wrong)) = first_violation(family, Mutant::None, seeds(60)) {
+    if let Some((seed, wrong)) = first_violation(family, Mutant::None, tries(60)) {
         panic!("{family:?}, seed {seed}: {wrong}");
     }
-    for seed in 0..seeds(60).div_ceil(20) {
+    for seed in 0..tries(60).div_ceil(20) {
         if let Err(wrong) = Simulation::large(family, seed, Mutant::None).run(100) {
             panic!("large {family:?}, seed {seed}: {wrong}");
         }
@@ -129,7 +124,7 @@ fn states_of_all_sorts_are_reached() {
 
 /// Calls `judge` with three states of one key, again and again.
 fn with_three(family: Kind, mut judge: impl FnMut(&Entry, &Entry, &Entry)) {
-    for seed in 0..seeds(10) {
+    for seed in 0..tries(10) {
         let states = reached(family, seed);
         let mut dice = Dice(seed);
         for _ in 0..60 {
