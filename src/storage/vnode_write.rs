@@ -25,8 +25,7 @@ use crate::value::entry::Entry;
 use crate::value::packed::pack;
 use crate::value::plain::{Plain, PlainJoin, expire_after, join_plain, put_over};
 use crate::value::record::{
-    Record, encode_delta, encode_encoded, encode_part, encode_plain, encode_short, encode_whole,
-    encoded_size,
+    Record, encode_delta, encode_encoded, encode_plain, encode_short, encode_whole, encoded_size,
 };
 use crate::value::view::{Missing, View, Views};
 
@@ -384,19 +383,9 @@ impl VnodeWrite<'_> {
         entry.order_by(seed);
         let before = entry.state_digest(seed, hash);
         // The log may be read by a cluster of another secret, whose ranges are others.
-        let mut named = Vec::new();
-        let bytes = match record {
-            Record::Part(part) => {
-                let part = part.named(&entry);
-                encode_part(&mut named, key, &part);
-                Record::Part(Box::new(part)).join_into(&mut entry);
-                &named
-            }
-            record => {
-                record.join_into(&mut entry);
-                bytes
-            }
-        };
+        let named = record.named(key, &entry);
+        let (record, bytes) = named.as_ref().map_or((record, bytes), |(named, at)| (named, at));
+        record.join_into(&mut entry);
         self.vnode.hlc = self.vnode.hlc.max(entry.hlc_max());
         if entry.state_digest(seed, hash) != before {
             self.log_merged(hash, key, entry, base, bytes);

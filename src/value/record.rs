@@ -72,6 +72,14 @@ impl Record<'_> {
         }
     }
 
+    /// The same and its bytes for `entry` alone, where that is something else: see [`Part::named`].
+    pub fn named(&self, key: &[u8], entry: &Entry) -> Option<(Record<'static>, Vec<u8>)> {
+        let Record::Part(part) = self else { return None };
+        let (part, mut bytes) = (part.named(entry), Vec::new());
+        encode_part(&mut bytes, key, &part);
+        Some((Record::Part(Box::new(part)), bytes))
+    }
+
     /// Joins it into `entry`.
     pub fn join_into(&self, entry: &mut Entry) {
         match self {
