@@ -19,6 +19,10 @@
 //!      │ Over ─────────────────────────────────────► │   done when none is left
 //! ```
 //!
+//! **Large collections.** One that both hold is not sent by the responder: it says so (`Left`) before
+//! it says what differs. The initiator compares it in parts behind everything else of the piece
+//! ([`Effect::Compare`], see `parts`).
+//!
 //! Entries themselves travel as ordinary `Put` frames with their own flow control; the shell sends
 //! a message behind the entries that it was told to send before. (Dynamo §4.7.)
 //!
@@ -74,6 +78,9 @@ pub enum Effect {
     /// Send whatever is held of the keys with these hashes, tombstones too. The initiator's shell
     /// tells when the last is sent ([`Exchange::on_entries_sent`]).
     SendEntries(Vec<u64>),
+    /// Compare the entry with this hash in parts, and send each other what differs; or all, if one of
+    /// the two is not large. Then tell ([`Exchange::on_entries_sent`]).
+    Compare(u64),
     /// The exchange is through.
     Done(Outcome),
     /// It was given up. What had been sent is joined and stays.
@@ -102,6 +109,8 @@ pub struct Exchange {
     /// What this side held of the keys being compared. What the other side sends of the rest is
     /// not sent back.
     list: Option<KeyList>,
+    /// Large keys of the piece that the responder has not sent.
+    left: Vec<u64>,
     /// Whether the responder waits for the end.
     is_awaited: bool,
 }
@@ -111,7 +120,15 @@ impl Exchange {
     /// of what `scope` compares.
     pub fn start(number: u32, scope: Scope, tree: &Tree, out: &mut Vec<Effect>) -> Exchange {
         let (phase, outcome) = (Phase::AwaitsBuckets, Outcome::default());
-        let exchange = Exchange { number, scope, phase, outcome, list: None, is_awaited: false };
+        let exchange = Exchange {
+            number,
+            scope,
+            phase,
+            outcome,
+            list: None,
+            left: Vec::new(),
+            is_awaited: false,
+        };
         exchange.send(Body::Root { scope, root: tree.root() }, out);
         exchange
     }
@@ -133,16 +150,21 @@ impl Exchange {
                 // None may be left: they became the same while the question was under way.
                 self.go_on((!buckets.is_empty()).then_some(first), out);
             }
+            (Phase::Comparing(_), Body::Left(hashes)) if self.scope != Scope::Look => {
+                self.left.clone_from(hashes);
+            }
             (Phase::Comparing(span), Body::Differ { upto, hashes })
                 if self.is_within(*upto) && self.scope != Scope::Look =>
             {
                 let rest = span.behind(*upto);
                 self.outcome.lacks.keys += hashes.len() as u32;
-                let held = self.list.take().map_or(Vec::new(), |list| list.among(hashes));
-                if held.is_empty() {
-                    return self.go_on(rest, out);
-                }
+                let mut held = self.list.take().map_or(Vec::new(), |list| list.among(hashes));
+                held.retain(|hash| !self.left.contains(hash));
+                self.left.retain(|hash| hashes.contains(hash));
                 self.phase = Phase::Sending(rest);
+                if held.is_empty() {
+                    return self.on_entries_sent(out);
+                }
                 out.push(Effect::SendEntries(held));
             }
             (Phase::Comparing(span), Body::Looked { upto, lacks })
@@ -167,10 +189,14 @@ impl Exchange {
         }
     }
 
-    /// The entries that [`Effect::SendEntries`] asked for are sent.
+    /// The entries that [`Effect::SendEntries`] asked for are sent, or the one of
+    /// [`Effect::Compare`] is compared.
     pub fn on_entries_sent(&mut self, out: &mut Vec<Effect>) {
         if let Phase::Sending(rest) = self.phase.clone() {
-            self.go_on(rest, out);
+            match self.left.pop() {
+                Some(hash) => out.push(Effect::Compare(hash)),
+                None => self.go_on(rest, out),
+            }
         }
     }
 
@@ -269,18 +295,25 @@ pub fn compare(message: &Message, ours: &KeyList, out: &mut Vec<Effect>) {
     let Body::Keys { scope, list } = &message.body else { return };
     debug_assert_eq!(ours.span().from, list.span().from, "both lists begin at one hash");
     let mut lacks = Lacks::default();
-    let (mut hashes, mut held) = (Vec::new(), Vec::new());
+    let (mut hashes, mut held, mut left) = (Vec::new(), Vec::new(), Vec::new());
     let upto = list.differing(ours, |hash, initiator, responder| {
         let hlc = |key: Option<&Key>| key.map_or(Hlc::ZERO, |key| key.hlc);
         lacks.note(hlc(initiator), hlc(responder));
         hashes.push(hash);
-        held.extend(responder.map(|_| hash));
+        match initiator {
+            Some(_) if ours.is_large(hash) => left.push(hash),
+            _ => held.extend(responder.map(|_| hash)),
+        }
     });
     let body = if *scope == Scope::Look {
         Body::Looked { upto, lacks }
     } else {
         if !held.is_empty() {
             out.push(Effect::SendEntries(held));
+        }
+        if !left.is_empty() {
+            let body = Body::Left(left);
+            out.push(Effect::Send(Message { exchange: message.exchange, body }));
         }
         Body::Differ { upto, hashes }
     };

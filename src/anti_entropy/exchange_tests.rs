@@ -9,6 +9,7 @@ use crate::base::time::Hlc;
 
 use super::*;
 use crate::anti_entropy::keys::Key;
+use crate::anti_entropy::parts::Word;
 use crate::anti_entropy::tree::{BucketSet, fold};
 
 /// What is held of a key: a version, and whether that is a removal. The greater is the join.
@@ -53,7 +54,8 @@ impl Replica {
         };
         let mut found: Vec<_> = self.entries.iter().map(key).collect();
         found.retain(|key| span.contains(key.hash));
-        KeyList::new(span, found, limit)
+        let large = self.entries.keys().copied().filter(|key| key >> 50 & 1 == 1).collect();
+        KeyList::new(span, found, limit).with_large(large)
     }
 
     fn digest(&self, scope: Scope, key: u64) -> Digest {
@@ -99,6 +101,12 @@ impl Side<'_> {
     }
 
     fn answer(&mut self, message: &Message) {
+        if let Body::Part(hash, word) = &message.body {
+            assert_eq!(*word, Word::AllWanted);
+            self.ship(&[*hash]);
+            let body = Body::Part(*hash, Word::Sent);
+            return self.send(&Message { body, ..*message });
+        }
         let mut out = Vec::new();
         match needs(message) {
             Needs::Tree(scope) => respond(message, &self.replica.tree(scope), &mut out),
@@ -130,6 +138,12 @@ impl Side<'_> {
                 Effect::SendEntries(hashes) => {
                     self.ship(&hashes);
                     exchange.on_entries_sent(&mut more);
+                }
+                // As if the two were large in name only.
+                Effect::Compare(hash) => {
+                    self.ship(&[hash]);
+                    let body = Body::Part(hash, Word::AllWanted);
+                    self.send(&Message { exchange: exchange.number(), body });
                 }
                 Effect::Done(outcome) => done = Some(outcome),
                 Effect::GivenUp => panic!("nothing was lost"),
@@ -183,6 +197,9 @@ fn run(ours: &mut Replica, theirs: &mut Replica, scope: Scope, limits: (usize, u
                     let message = Message::decode(&bytes).unwrap();
                     assert!(!message.is_question());
                     let mut out = Vec::new();
+                    if matches!(message.body, Body::Part(_, Word::Sent)) {
+                        exchange.on_entries_sent(&mut out);
+                    }
                     exchange.on_message(&message, &us.replica.tree(scope), &mut out);
                     done = us.carry(&mut exchange, out).or(done);
                 }
@@ -284,7 +301,9 @@ proptest! {
             for effect in std::mem::take(&mut out) {
                 match effect {
                     Effect::List { scope, span } => exchange.on_keys(a.list(scope, span, 2), &mut out),
-                    Effect::SendEntries(_) => exchange.on_entries_sent(&mut out),
+                    Effect::SendEntries(_) | Effect::Compare(_) => {
+                        exchange.on_entries_sent(&mut out);
+                    }
                     _ => {}
                 }
             }

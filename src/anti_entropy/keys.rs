@@ -93,6 +93,8 @@ pub struct Key {
 pub struct KeyList {
     span: Span,
     keys: Vec<Key>,
+    /// Hashes of keys that are compared in parts. Does not travel.
+    large: Vec<u64>,
 }
 
 impl KeyList {
@@ -108,7 +110,7 @@ impl KeyList {
             }
             same
         });
-        let mut list = KeyList { span, keys: found };
+        let mut list = KeyList { span, keys: found, large: Vec::new() };
         if let Some(last) = list.keys.get(limit.max(1) - 1).copied()
             && list.keys.len() > limit.max(1)
         {
@@ -121,7 +123,22 @@ impl KeyList {
     pub fn checked(span: Span, keys: Vec<Key>) -> Option<KeyList> {
         let rises = keys.windows(2).all(|pair| pair[0].hash < pair[1].hash);
         let inside = keys.iter().all(|key| span.contains(key.hash));
-        (rises && inside && span.from <= span.upto).then_some(KeyList { span, keys })
+        (rises && inside && span.from <= span.upto).then_some(KeyList {
+            span,
+            keys,
+            large: Vec::new(),
+        })
+    }
+
+    /// The same, in which the keys of these hashes are large.
+    #[must_use]
+    pub fn with_large(self, large: Vec<u64>) -> KeyList {
+        KeyList { large, ..self }
+    }
+
+    /// Whether what this side holds of that hash is large: it is compared in parts.
+    pub fn is_large(&self, hash: u64) -> bool {
+        self.large.contains(&hash)
     }
 
     /// Where its keys lie.

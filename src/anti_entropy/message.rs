@@ -13,9 +13,10 @@
 //!   │      │             │ 6 Looked  upto u64, keys u32, hlc u64, hlc u64                │
 //!   │      │             │ 7 Busy                                                        │
 //!   │      │             │ 8 Over                                                        │
+//!   │      │             │ 9 Left    hash u64 for each that is compared in parts         │
+//!   │      │             │ 10 Part   hash u64, then what is said of it: see `parts`      │
 //!   └──────┴─────────────┴───────────────────────────────────────────────────────────────┘
 //!   scope  0 Differing · 1 Whole · 2 Look        span  4 × u64 buckets, from u64, upto u64
-//!   kinds 9 and 10 are kept for the parts of large entries
 //! ```
 //!
 //! Invariant: a message that was read holds no more keys than [`KEYS_MAX`] (hashes: twice that),
@@ -26,6 +27,7 @@ use crate::base::time::Hlc;
 use crate::base::wire::{Cursor, Put, WireError};
 
 use super::keys::{KEYS_MAX, Key, KeyList, Span};
+use super::parts::Word;
 use super::tree::{BUCKETS, BucketSet, Sums};
 
 /// What is compared, and what for.
@@ -134,6 +136,10 @@ pub enum Body {
     Busy,
     /// Initiator: everything that differed is sent.
     Over,
+    /// Responder: these differ, and I have not sent them, for they are large.
+    Left(Vec<u64>),
+    /// Either: this of the large entry with this hash.
+    Part(u64, Word),
 }
 
 const ROOT: u8 = 1;
@@ -144,11 +150,17 @@ const DIFFER: u8 = 5;
 const LOOKED: u8 = 6;
 const BUSY: u8 = 7;
 const OVER: u8 = 8;
+const LEFT: u8 = 9;
+const PART: u8 = 10;
 
 impl Message {
     /// Whether it is for the responder's side.
     pub const fn is_question(&self) -> bool {
-        matches!(self.body, Body::Root { .. } | Body::Keys { .. } | Body::Over)
+        match &self.body {
+            Body::Root { .. } | Body::Keys { .. } | Body::Over => true,
+            Body::Part(_, word) => word.is_question(),
+            _ => false,
+        }
     }
 
     /// Whether its bytes count as those of entries do: lists that lead to entries. Who looks, as
@@ -156,7 +168,7 @@ impl Message {
     pub const fn is_charged(&self) -> bool {
         match self.body {
             Body::Keys { scope, .. } => !matches!(scope, Scope::Look),
-            Body::Differ { .. } => true,
+            Body::Differ { .. } | Body::Part(..) => true,
             _ => false,
         }
     }
@@ -180,6 +192,8 @@ impl Message {
             Body::Looked { .. } => LOOKED,
             Body::Busy => BUSY,
             Body::Over => OVER,
+            Body::Left(_) => LEFT,
+            Body::Part(..) => PART,
         };
         out.put_u8(kind);
         out.put_u32(self.exchange);
@@ -197,6 +211,11 @@ impl Message {
             Body::Differ { upto, hashes } => {
                 out.put_u64(*upto);
                 hashes.iter().for_each(|hash| out.put_u64(*hash));
+            }
+            Body::Left(hashes) => hashes.iter().for_each(|hash| out.put_u64(*hash)),
+            Body::Part(hash, word) => {
+                out.put_u64(*hash);
+                word.encode(out);
             }
             Body::Looked { upto, lacks } => {
                 out.put_u64(*upto);
@@ -234,6 +253,8 @@ impl Message {
             }
             BUSY => Body::Busy,
             OVER => Body::Over,
+            LEFT => Body::Left(decode_hashes(&mut cursor)?),
+            PART => Body::Part(cursor.u64()?, Word::decode(&mut cursor)?),
             _ => return Err(WireError::Malformed("exchange message")),
         };
         cursor.end()?;
@@ -313,8 +334,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::anti_entropy::parts::Piece;
 
     fn every_body() -> Vec<Body> {
+        let piece = |range| Piece { range, sum: 5, count: 0 };
         let mut sums: Sums = Box::new([0; BUCKETS]);
         sums[255] = 7;
         let mut buckets = BucketSet::NONE;
@@ -336,6 +359,16 @@ mod tests {
             Body::Looked { upto: 9, lacks },
             Body::Busy,
             Body::Over,
+            Body::Left(vec![4, 6]),
+            Body::Part(7, Word::Sums { kind: 2, pieces: vec![piece(0..=4), piece(9..=u64::MAX)] }),
+            Body::Part(7, Word::Differ { context: vec![1, 2], pieces: vec![true, false, true] }),
+            Body::Part(
+                7,
+                Word::Wanted { kind: 2, known: vec![3], base: vec![], ranges: vec![1..=2] },
+            ),
+            Body::Part(7, Word::AllWanted),
+            Body::Part(7, Word::Sent),
+            Body::Part(7, Word::AllSent),
         ]
     }
 
@@ -365,7 +398,7 @@ mod tests {
         assert_eq!(bytes, frozen);
         assert!(Message::decode(&[1, 3, 0, 0, 0, 3]).is_err());
         assert_eq!(
-            Message::decode(&[9, 0, 0, 0, 0]),
+            Message::decode(&[11, 0, 0, 0, 0]),
             Err(WireError::Malformed("exchange message"))
         );
     }
@@ -403,7 +436,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_is_refused(kind in 0u8..10, scope in 0u8..4, bytes: Vec<u8>) {
+        fn garbage_is_refused(kind in 0u8..12, scope in 0u8..4, bytes: Vec<u8>) {
             for bytes in [bytes.clone(), [&[kind, 0, 0, 0, 0, scope], &bytes[..]].concat()] {
                 if let Ok(message) = Message::decode(&bytes) {
                     let mut again = Vec::new();

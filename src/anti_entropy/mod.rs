@@ -3,6 +3,7 @@
 pub mod exchange;
 pub mod keys;
 pub mod message;
+pub mod parts;
 pub mod recovery;
 pub mod schedule;
 pub mod tree;

@@ -39,6 +39,9 @@ pub const TOKEN_SIZE_MAX: usize = 1 << 20;
 /// together they may be as long as a value.
 pub const DRAWS_MAX: usize = 1 << 20;
 
+/// Most ranges of a large collection's elements that one message compares or tells.
+pub const PART_RANGES_MAX: usize = 4096;
+
 /// Redis Cluster's hash slots.
 pub const SLOTS: u16 = 16_384;
 

@@ -131,8 +131,9 @@ impl Steering {
 
     /// The link is lost, not by goodbye.
     pub fn on_link_lost(&mut self, now: Moment) {
-        self.linked = false;
-        if self.standing == Standing::Up {
+        // Who hears of it twice has not waited less.
+        let was_linked = std::mem::replace(&mut self.linked, false);
+        if was_linked && self.standing == Standing::Up {
             self.lost = Some(now);
         }
         self.settle(now);

@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use crate::anti_entropy::exchange::{Effect, Exchange, Needs, Outcome, needs, respond};
 use crate::anti_entropy::keys::{KEYS_MAX, KeyList, Span};
 use crate::anti_entropy::message::{Body, Message, Scope};
+use crate::anti_entropy::parts::Parts;
 use crate::anti_entropy::schedule::{Budget, Need, Schedule, Urgent, begins};
 use crate::anti_entropy::tree::{BUCKETS, Tree};
 use crate::base::hash::Digest;
@@ -150,6 +151,8 @@ enum Why {
 pub(super) struct Active {
     pub(super) vnode: VnodeId,
     pub(super) exchange: Exchange,
+    /// The large entry that is compared in parts.
+    pub(super) parts: Option<Parts>,
     why: Why,
     /// The tree of states, where the scope compares them; else the vnode's own is asked.
     states: Option<Tree>,
@@ -168,6 +171,8 @@ pub(super) struct Walk {
     /// What is done as fast as the peer and the budget allow.
     pub(super) works: VecDeque<Work>,
     pub(super) entry_cost: EntryCost,
+    /// Large entries that this side's exchanges compare in parts next.
+    pub(super) compares: VecDeque<(VnodeId, Option<u32>, u64)>,
     /// Vnodes that the peer compares with this node.
     answering: HashMap<VnodeId, Answering>,
     /// Vnodes that the peer was busy with, and until when they are left alone.
@@ -192,6 +197,7 @@ impl Walk {
             actives: Vec::new(),
             works: VecDeque::new(),
             entry_cost: EntryCost::default(),
+            compares: VecDeque::new(),
             answering: HashMap::new(),
             resting: HashMap::new(),
             number: fastrand::u32(..),
@@ -353,6 +359,11 @@ impl Node {
             debug!(peer = walk.peer, "exchanges do not move, beginning anew");
             self.abandon_exchanges(walk.peer, &mut walk.actives);
             walk.works.clear();
+            walk.compares.clear();
+        }
+        if let Some((vnode, begun, hash)) = walk.compares.pop_front() {
+            self.compare_parts(walk, vnode, begun, hash).await;
+            return true;
         }
         if let Some((vnode, why)) = self.next_exchange(walk) {
             self.begin_exchange(walk, vnode, why).await;
@@ -459,11 +470,23 @@ impl Node {
                 self.keyspace.tree(vnode, |tree| Exchange::start(number, scope, tree, &mut effects))
             }
         };
-        walk.actives.push(Active { vnode, exchange, why, states, counting, owed, recoveries });
+        walk.actives.push(Active {
+            vnode,
+            exchange,
+            parts: None,
+            why,
+            states,
+            counting,
+            owed,
+            recoveries,
+        });
         self.carry_out_exchange(walk, vnode, Some(number), effects);
     }
 
     async fn read_letter(self: &Arc<Node>, walk: &mut Walk, vnode: VnodeId, message: &Message) {
+        if let Body::Part(hash, word) = &message.body {
+            return self.read_part(walk, vnode, message.exchange, *hash, word).await;
+        }
         let mut effects = Vec::new();
         match needs(message) {
             Needs::Tree(scope) => {
@@ -591,6 +614,7 @@ impl Node {
                     let shipment = Shipment { vnode, begun, hashes, sent: 0, then };
                     walk.works.push_back(Work::Ship(shipment));
                 }
+                Effect::Compare(hash) => walk.compares.push_back((vnode, begun, hash)),
                 Effect::Done(outcome) => {
                     if let Some(active) = walk.abandon(begun) {
                         self.release_of(walk.peer, &active);

@@ -29,6 +29,7 @@ mod handoff;
 mod inbox;
 mod inflight;
 mod looked;
+mod parts;
 mod quorum;
 mod repair;
 mod routes;

@@ -569,7 +569,7 @@ impl Node {
         match record {
             record::Record::Plain(plain) => plain.state_digest(seed, hash),
             record::Record::Whole(entry) => entry.state_digest(seed, hash),
-            record::Record::Delta(_) => Digest::NONE,
+            record::Record::Delta(_) | record::Record::Part(_) => Digest::NONE,
         }
     }
 

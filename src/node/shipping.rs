@@ -181,7 +181,12 @@ impl Node {
     }
 
     /// Sends what is held of these keys; whether that is on its way.
-    async fn send_entries(&self, walk: &mut Walk, vnode: VnodeId, hashes: &[u64]) -> bool {
+    pub(super) async fn send_entries(
+        &self,
+        walk: &mut Walk,
+        vnode: VnodeId,
+        hashes: &[u64],
+    ) -> bool {
         let mut records = Records::default();
         let mut batch = self.batch();
         let cold = self.keyspace.read(vnode, super::now(), |keys| {

@@ -179,6 +179,8 @@ impl World {
                     }
                     effects.extend(more);
                 }
+                // Nothing is so large here.
+                Effect::Compare(_) => unreachable!("no collections"),
                 Effect::SendEntries(hashes) => {
                     self.send_entries(at, peer, vnode, &hashes);
                     if let Some(active) = self.nodes[at].peers[peer].exchange.as_mut()

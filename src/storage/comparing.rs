@@ -15,6 +15,7 @@ use crate::anti_entropy::tree::{BUCKETS, BucketSet, fold};
 use crate::base::hash::{Digest, HashSeed};
 use crate::base::id::VnodeId;
 use crate::base::time::{Hlc, UnixMs};
+use crate::value::entry::Entry;
 
 use super::block::{
     Block, FETCHED_AT_ONCE, Form, prefetch_block, prefetch_place, tag_of, visit_blocks,
@@ -26,6 +27,9 @@ use super::weight::decoded;
 
 /// Keys whose digests are worked out under one lock.
 pub const DIGESTS_AT_ONCE: usize = 8192;
+
+/// Collections of fewer elements are sent whole where they differ.
+const PARTS_LEN_MIN: usize = 1_000;
 
 impl VnodeRead<'_> {
     /// Adds to `sums` what `scope` compares of each key in `buckets`.
@@ -42,7 +46,7 @@ impl VnodeRead<'_> {
         let front = span.front(limit - limit / 16, self.table.len().div_ceil(BUCKETS));
         let mut touched = BucketSet::NONE;
         front.touched().for_each(|bucket| touched.insert(bucket));
-        let mut found = Vec::new();
+        let (mut found, mut large) = (Vec::new(), Vec::new());
         self.for_each(touched, |hash, block| {
             if !front.contains(hash) {
                 return;
@@ -50,8 +54,30 @@ impl VnodeRead<'_> {
             let digest = fold(self.digest_of(scope, hash, block));
             let hlc = if scope == Scope::Look { hlc_of(block) } else { Hlc::ZERO };
             found.push(Key { hash, digest, hlc });
+            if matches!(block.form(), Form::Large(entry) if goes_in_parts(entry)) {
+                large.push(hash);
+            }
         });
-        KeyList::new(front, found, limit)
+        KeyList::new(front, found, limit).with_large(large)
+    }
+
+    /// The only key of this hash and what it holds, if that is compared in parts.
+    pub fn in_parts(&self, hash: u64) -> Option<(&[u8], &Entry)> {
+        let mut found = Vec::new();
+        self.table.get(hash, |(block, _)| {
+            if block.tag() == tag_of(hash) && self.seed.key(block.key()) == hash {
+                found.push(block.place());
+            }
+            false
+        });
+        let [_] = found[..] else { return None };
+        let is_it =
+            |block: &Block| block.tag() == tag_of(hash) && self.seed.key(block.key()) == hash;
+        let (block, _) = self.table.get(hash, |(block, _)| is_it(block))?;
+        match block.form() {
+            Form::Large(entry) if goes_in_parts(entry) => Some((block.key(), entry)),
+            _ => None,
+        }
     }
 
     /// Visits the records of all keys with these hashes, tombstones too. Those that are cold are
@@ -92,6 +118,11 @@ impl VnodeRead<'_> {
             live_digest(self.seed, hash, block)
         }
     }
+}
+
+/// Whether an entry is so large that an exchange compares it in parts.
+fn goes_in_parts(entry: &Entry) -> bool {
+    entry.only_large().is_some_and(|(_, len)| len >= PARTS_LEN_MIN)
 }
 
 /// The digest of what is alive in a block.

@@ -349,7 +349,7 @@ pub(super) fn check(kind: Kind, payload: &[u8]) -> Result<(), WireError> {
         Kind::Gone => malformed(payload.len() <= KEY_SIZE_MAX, "length of a key"),
         Kind::State | Kind::Join => {
             let (_, record) = record::decode(payload)?;
-            let is_part = matches!(record, Record::Delta(_));
+            let is_part = matches!(record, Record::Delta(_) | Record::Part(_));
             malformed(kind == Kind::Join || !is_part, "state: it is a part")?;
             malformed(record.verify(), "LZ4 block")
         }

@@ -49,7 +49,7 @@ impl VnodeWrite<'_> {
         match &record {
             Record::Plain(plain) => self.store_plain(hash, key, plain, place),
             Record::Whole(_) => {}
-            Record::Delta(_) => return Err(WireError::Malformed("state")),
+            Record::Delta(_) | Record::Part(_) => return Err(WireError::Malformed("state")),
         }
         self.vnode.hlc = self.vnode.hlc.max(record.hlc_max());
         if let Record::Whole(entry) = record {
@@ -61,6 +61,9 @@ impl VnodeWrite<'_> {
 
     fn replay_join(&mut self, payload: &[u8]) -> Result<(), WireError> {
         let (key, record) = record::decode(payload)?;
+        if matches!(&record, Record::Part(part) if !part.is_named()) {
+            return Err(WireError::Malformed("part"));
+        }
         let hash = self.seed().key(key);
         let found = self.find(hash, key);
         let base = found.and_then(Block::place).unwrap_or_default();

@@ -381,6 +381,9 @@ impl VnodeWrite<'_> {
         let mut entry = self.take_entry(hash, key);
         entry.order_by(seed);
         let before = entry.state_digest(seed, hash);
+        // The log may be read by a cluster of another secret, whose ranges are others.
+        let named = record.named(key, &entry);
+        let (record, bytes) = named.as_ref().map_or((record, bytes), |(named, at)| (named, at));
         record.join_into(&mut entry);
         self.vnode.hlc = self.vnode.hlc.max(entry.hlc_max());
         if entry.state_digest(seed, hash) != before {
@@ -783,6 +786,6 @@ fn digest_of(seed: HashSeed, hash: u64, record: &Record<'_>) -> Option<Digest> {
     match record {
         Record::Plain(plain) => Some(plain.state_digest(seed, hash)),
         Record::Whole(entry) => Some(entry.state_digest(seed, hash)),
-        Record::Delta(_) => None,
+        Record::Delta(_) | Record::Part(_) => None,
     }
 }

@@ -436,9 +436,9 @@ impl Entry {
         }
     }
 
-    /// The same after a fragment was joined, of the elements that it tells of.
-    pub fn prune_told(&mut self, fragment: &Fragment) {
-        for theirs in &fragment.part().bodies {
+    /// The same of the elements that `told` has, after it was joined.
+    pub(super) fn prune_told(&mut self, told: &Entry) {
+        for theirs in &told.bodies {
             if self.holds(theirs.kind()) {
                 let ours = self.body_mut(theirs.kind());
                 theirs.cells(|name, _| {
@@ -565,7 +565,7 @@ impl Entry {
 
 /// What an element holds after a join: `ours` of one who knew `our` context, `theirs` of one who
 /// knew `their`.
-fn joined<'n>(
+pub(super) fn joined<'n>(
     ours: Option<&Cell<'_>>,
     our: &Context,
     theirs: Option<&Cell<'n>>,

@@ -11,6 +11,7 @@ pub mod fields;
 pub mod fragment;
 pub mod number;
 pub mod packed;
+pub mod part;
 pub mod plain;
 pub mod record;
 pub mod register;

@@ -10,6 +10,7 @@
 //! │ 2      │ …            │ Whole     an entry (see `entry`)                             │
 //! │ 3      │ …            │ Delta     a fragment (see `fragment`)                        │
 //! │ 4      │ …            │ Delta     in its short form (see `short`)                    │
+//! │ 5      │ …            │ Part      ranges of a large collection (see `part`)          │
 //! └────────┴──────────────┴──────────────────────────────────────────────────────────────┘
 //!   f, on Plain only:  16 it expires · 32 the value is one LZ4 block
 //! ```
@@ -24,6 +25,7 @@ use crate::version::context::decode_n;
 
 use super::entry::Entry;
 use super::fragment::Fragment;
+use super::part::Part;
 use super::plain::Plain;
 use super::register::{decode_dot, decode_packed, encode_dot};
 use super::short::Short;
@@ -32,6 +34,7 @@ const PLAIN: u8 = 1;
 const WHOLE: u8 = 2;
 const DELTA: u8 = 3;
 const SHORT: u8 = 4;
+const PART: u8 = 5;
 const EXPIRES: u8 = 16;
 const LZ4: u8 = 32;
 
@@ -42,8 +45,10 @@ pub enum Record<'a> {
     Plain(Plain<'a>),
     /// The state of the key.
     Whole(Entry),
-    /// A part of the state.
+    /// What one write changed of the state.
     Delta(Fragment),
+    /// Some ranges of a large collection.
+    Part(Box<Part>),
 }
 
 impl Record<'_> {
@@ -53,6 +58,7 @@ impl Record<'_> {
             Record::Plain(plain) => !plain.value.lz4 || plain.value.unpack().is_some(),
             Record::Whole(entry) => entry.verify(),
             Record::Delta(fragment) => fragment.verify(),
+            Record::Part(part) => part.verify(),
         }
     }
 
@@ -62,7 +68,16 @@ impl Record<'_> {
             Record::Plain(plain) => plain.hlc_max(),
             Record::Whole(entry) => entry.hlc_max(),
             Record::Delta(fragment) => fragment.hlc_max(),
+            Record::Part(part) => part.hlc_max(),
         }
+    }
+
+    /// The same and its bytes for `entry` alone, where that is something else: see [`Part::named`].
+    pub fn named(&self, key: &[u8], entry: &Entry) -> Option<(Record<'static>, Vec<u8>)> {
+        let Record::Part(part) = self else { return None };
+        let (part, mut bytes) = (part.named(entry), Vec::new());
+        encode_part(&mut bytes, key, &part);
+        Some((Record::Part(Box::new(part)), bytes))
     }
 
     /// Joins it into `entry`.
@@ -75,7 +90,13 @@ impl Record<'_> {
             }
             Record::Delta(fragment) => {
                 entry.join_delta(fragment);
-                entry.prune_told(fragment);
+                entry.prune_told(fragment.part());
+            }
+            // What is lacking for it, the next exchange finds.
+            Record::Part(part) => {
+                if entry.join_part(part) {
+                    entry.prune_told(part.told());
+                }
             }
         }
     }
@@ -148,6 +169,13 @@ pub fn encode_short(out: &mut impl Put, key: &[u8], short: &[u8]) {
     out.put(short);
 }
 
+/// Appends the record of a part.
+pub fn encode_part(out: &mut impl Put, key: &[u8], part: &Part) {
+    out.put_u8(PART);
+    out.put_bytes(key);
+    part.encode(out);
+}
+
 /// The key of a record, without reading the rest.
 pub fn decode_key(bytes: &[u8]) -> Result<&[u8], WireError> {
     let mut cursor = Cursor::new(bytes);
@@ -165,6 +193,7 @@ pub fn decode(bytes: &[u8]) -> Result<(&[u8], Record<'_>), WireError> {
     let record = match tag {
         WHOLE => Record::Whole(Entry::decode(cursor.rest())?),
         DELTA => Record::Delta(Fragment::decode(cursor.rest())?),
+        PART => Record::Part(Box::new(Part::decode(cursor.rest())?)),
         SHORT => Record::Delta(Short::decode(cursor.rest())?.into_fragment()),
         _ if tag & !(EXPIRES | LZ4) == PLAIN => Record::Plain(plain(cursor, tag)?),
         _ => return Err(WireError::Malformed("record tag")),

@@ -166,3 +166,57 @@ fn an_operator_has_everything_compared() {
     let told = divergence(&mut client);
     assert_eq!((number(&told, "vnodes-compared"), number(&told, "keys-differing")), (256, 0));
 }
+
+/// Writes until it is answered with a number: who coordinated may have gone a moment ago.
+fn change(client: &mut Client, args: &[&str]) -> i64 {
+    until("a change is done", MENDED_WITHIN, || match client.call(args).expect("an answer") {
+        Value::Integer(number) => Ok(number),
+        other => Err(format!("{other:?}")),
+    })
+}
+
+#[test]
+fn of_a_large_collection_travels_what_differs() {
+    const FIELDS: usize = 100_000;
+    let mut cluster = pair("--vnodes 16");
+    let mut client = cluster.client(1);
+    for first in (0..FIELDS).step_by(1_000) {
+        let mut args = vec!["HSET".to_owned(), "large".to_owned()];
+        for field in first..first + 1_000 {
+            args.extend([format!("field:{field}"), format!("the value of field {field}")]);
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        change(&mut client, &args);
+    }
+    await_equal(&cluster, 16);
+    cluster.kill(2);
+    change(&mut client, &["HSET", "large", "field:77", "changed", "new", "field"]);
+    change(&mut client, &["HDEL", "large", "field:500"]);
+    drop(client);
+    cluster.kill(1);
+    cluster.restart(1);
+    cluster.launch(2);
+    await_equal(&cluster, 16);
+    await_settled(&cluster);
+    let mut second = cluster.client(2);
+    assert_eq!(second.say("READONLY").expect("an answer"), Value::ok());
+    let fields = second.say("HMGET large field:77 new field:500 field:501").expect("an answer");
+    let [changed, new] = ["changed", "field"].map(Value::bulk);
+    let kept = Value::bulk("the value of field 501");
+    let Value::Array(fields) = fields else { panic!("{fields:?}") };
+    assert_eq!([&fields[0], &fields[1], &fields[3]], [&changed, &new, &kept]);
+    assert!(fields[2].is_nothing(), "it was removed");
+    assert_eq!(second.say("HLEN large").expect("an answer"), Value::Integer(FIELDS as i64));
+    // Sums of some hundred ranges, twice, and a leaf for each of the three fields: not the millions of
+    // bytes that it has.
+    for node in 1..=2 {
+        let sent = count(&cluster, node, "exchange_bytes_sent");
+        assert_eq!(count(&cluster, node, "exchange_entries_sent"), 1, "one part");
+        assert!(sent < 60_000, "{sent} bytes");
+    }
+    // What was joined is read back from the log.
+    cluster.kill(2);
+    cluster.restart(2);
+    await_settled(&cluster);
+    await_equal(&cluster, 16);
+}

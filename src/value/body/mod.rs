@@ -24,6 +24,7 @@ pub(super) mod cell;
 mod cut;
 pub(super) mod leaf;
 pub(super) mod ranks;
+pub(super) mod reach;
 mod rows;
 
 use std::collections::HashMap;
