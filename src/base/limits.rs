@@ -18,8 +18,8 @@ pub const QUERY_BUFFER_MAX: usize = 1 << 30;
 /// Longest frame between peers: one value, its key and its causal history fit.
 pub const PEER_FRAME_SIZE_MAX: usize = 768 << 20;
 
-/// Longest frame before a peer has proved that it knows the secret.
-pub const PEER_HELLO_SIZE_MAX: usize = 1 << 10;
+/// Longest frame of a handshake: what is known of 64 members' lives fits.
+pub const PEER_HELLO_SIZE_MAX: usize = 2 << 10;
 
 /// Longest round of gossip: a digest of every member fits many times.
 pub const GOSSIP_SIZE_MAX: usize = 16 << 10;

@@ -82,8 +82,6 @@ async fn serve(settings: &Settings) -> io::Result<()> {
     let (life, log) = open_folder(settings, secret)?;
     let options = node::Options {
         node: settings.node,
-        boot: life.boot(),
-        start: life.start(),
         topology,
         secret: secret.as_bytes().to_vec(),
         request_timeout_ms: u32::try_from(settings.request_timeout.as_millis()).unwrap_or(u32::MAX),
@@ -97,7 +95,7 @@ async fn serve(settings: &Settings) -> io::Result<()> {
         exchange_rate: settings.exchange_rate,
         hints_max: settings.hints_max,
     };
-    let node = Node::new(options, Some(log), Box::new(life.clone()));
+    let node = Node::new(options, Some(log), life.clone());
     node.set_maxmemory(settings.maxmemory);
     let server = Server::new(node.clone(), door(settings));
     let (stop, stopping) = watch::channel(false);
@@ -106,7 +104,7 @@ async fn serve(settings: &Settings) -> io::Result<()> {
     tokio::pin!(told);
     let why = tokio::select! {
         why = &mut told => why,
-        started = start(&node, &life, peers) => {
+        started = start(&node, peers) => {
             started?;
             let contract = node.topology().contract();
             tracing::info!(
@@ -149,15 +147,11 @@ fn open_folder(settings: &Settings, secret: &str) -> io::Result<(Arc<Life>, Arc<
 }
 
 /// Reads the log, and begins to talk to the peers.
-async fn start(node: &Arc<Node>, life: &Arc<Life>, peers: TcpListener) -> io::Result<()> {
-    let (loading, of) = (node.clone(), life.clone());
-    let load = move || {
-        let past = loading.load(of.past())?;
-        of.settle()?;
-        Ok::<_, io::Error>(past)
-    };
-    let past = tokio::task::spawn_blocking(load).await.map_err(io::Error::other)??;
-    node.start(peers, &past).await
+async fn start(node: &Arc<Node>, peers: TcpListener) -> io::Result<()> {
+    let loading = node.clone();
+    let losses = tokio::task::spawn_blocking(move || loading.load());
+    let losses = losses.await.map_err(io::Error::other)??;
+    node.start(peers, &losses).await
 }
 
 fn door(settings: &Settings) -> server::Options {

@@ -12,6 +12,7 @@
 //!   that this node counts in nothing, and it recovers from them when the log works again.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{error, info, warn};
@@ -24,7 +25,8 @@ use super::batch::PeerIndex;
 /// What a node may have lost since it last ran.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Losses {
-    /// Any of its last writes: the machine went down before they were durable.
+    /// Any of what it acknowledged: the machine went down before its last writes were durable, or
+    /// an earlier process had lost something and ended before it was whole again.
     pub tail: bool,
     /// Records of these vnodes are damaged.
     pub damaged: BTreeSet<VnodeId>,
@@ -35,6 +37,10 @@ pub struct Losses {
 impl Losses {
     pub(super) fn everything() -> Losses {
         Losses { tail: true, ..Losses::default() }
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        !self.tail && self.damaged.is_empty()
     }
 
     pub(super) fn concerns(&self, vnode: VnodeId) -> bool {
@@ -95,12 +101,19 @@ impl Node {
         self.damaged.count()
     }
 
+    /// Whether this node has others, and has met none of them since its folder was made. For all it
+    /// knows that was wiped: it must not count, nor write under a name that it may have used.
+    pub(super) fn is_unmet(&self) -> bool {
+        self.peers.len() > 1 && !self.life.has_met_anybody()
+    }
+
     /// A node that was away counts as soon as there is nobody in reach that it must compare itself
     /// with.
     pub(super) fn watch_return(&self) {
         if self.returning.load(Ordering::Acquire)
             && self.greeted.load(Ordering::Acquire)
             && !self.rests()
+            && !self.is_unmet()
             && self.vnodes_unsettled() == 0
         {
             self.returning.store(false, Ordering::Release);
@@ -110,6 +123,30 @@ impl Node {
                 self.tell_status();
             }
         }
+    }
+
+    /// Notes in the folder that all that was lost is here again, once it is durable. Until then
+    /// another process would have to bring it from the peers once more.
+    pub(super) fn watch_recovery(self: &Arc<Node>) {
+        // While it is being noted, whoever asked for the life would have to wait for the disk.
+        let is_noted = || self.mending.load(Ordering::Acquire) || self.life.is_whole();
+        let Some(log) = self.log.clone().filter(|_| !is_noted()) else { return };
+        let is_over = |node: &Node| node.recovery.lock().is_over();
+        if !is_over(self) || self.mending.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let node = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let durable = log.sync().map_err(std::io::Error::other);
+            // Nobody reminds this node of another life meanwhile.
+            let links = node.coming_up.lock();
+            let noted = durable.and_then(|()| node.life.mend(|| is_over(&node)));
+            drop(links);
+            if let Err(error) = noted {
+                warn!(%error, "not noted that this node is whole again");
+            }
+            node.mending.store(false, Ordering::Release);
+        });
     }
 
     /// Whether peers' changes are not kept at the moment.

@@ -1,6 +1,5 @@
 //! What peers say: changes to join, acknowledgements, requests to run, questions to answer.
 
-use std::io::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,6 +13,7 @@ use crate::command::spec::Run;
 use crate::command::table::named_by;
 use crate::coordinator::contract::Override;
 use crate::coordinator::route::Reach;
+use crate::membership::lives::Met;
 use crate::peer::frame;
 use crate::peer::inbox::{Inbox, Settling};
 use crate::peer::message::{
@@ -67,9 +67,9 @@ struct Forward<'a> {
 }
 
 impl Inbox for NodeInbox {
-    /// The highest start and boot of the peer that this node has met, and this node's own start: a
-    /// peer that comes with no higher start has forgotten one, and whatever else it knew. And up to
-    /// where it holds the peer's stream.
+    /// This node's life, and the lives of others that it has met: a peer that does not know the one
+    /// met of its own has forgotten it, and whatever else it knew. And up to where this node holds
+    /// the peer's stream.
     fn greeting(&self, to: NodeId) -> Vec<u8> {
         self.0.greeting_to(self.0.routes.index(to)).encode()
     }
@@ -84,25 +84,26 @@ impl Inbox for NodeInbox {
         let node = &self.0;
         let index = node.routes.index(peer).ok_or("not a member")?;
         let greeting = Greeting::decode(greeting).map_err(|error| error.to_string())?;
-        let Greeting { start_seen, boot_seen, start, .. } = greeting;
         let at = &node.peers[usize::from(index)];
-        let mine = node.start.load(Ordering::Acquire);
-        if !at.met.load(Ordering::Acquire) && start_seen >= mine {
-            node.forgot(start_seen, boot_seen).map_err(|error| error.to_string())?;
+        let _one = node.coming_up.lock();
+        if let Some(met) = greeting.lives.of(node.id()) {
+            node.remember(met).map_err(|error| error.to_string())?;
         }
-        let start_before = at.start_seen.fetch_max(start, Ordering::AcqRel);
-        at.boot_seen.fetch_max(u32::from(boot.0), Ordering::AcqRel);
+        if at.told_start.load(Ordering::Acquire) != node.life.own().start {
+            return Err("this node had lost a life that others remember; it comes again".to_owned());
+        }
         *at.reader.lock() = Some(Reader {
             batch: node.batch(),
             scanner: Scanner::new(),
             reply: Reply::default(),
             told_ignoring: node.ignores_changes(),
             must_ack: false,
+            greeted: Some((greeting.own, greeting.lives.clone())),
         });
         // A start is one process, and so is a boot; another one may have missed anything.
-        let life = u64::from(start) << 16 | u64::from(boot.0);
+        let life = u64::from(greeting.own.start) << 16 | u64::from(boot.0);
         node.peer_linked(peer, index, life);
-        node.begin_stream(index, &greeting, start_before, link);
+        node.begin_stream(index, &greeting, link);
         let _ = link.send(&Message::Status { body: &node.status() });
         node.metrics.connected_peers.add(1);
         debug!(%peer, boot = boot.0, "a peer is there");
@@ -139,6 +140,9 @@ impl Inbox for NodeInbox {
         let index = node.routes.index(peer)?;
         let mut seat = node.peers[usize::from(index)].reader.lock();
         let reader = seat.as_mut()?;
+        if !node.meet(reader, index) {
+            return None;
+        }
         node.begin(&mut reader.batch);
         let mut ahead: SmallVec<[Message<'_>; LOOK_AHEAD]> = SmallVec::new();
         loop {
@@ -213,27 +217,41 @@ impl Node {
         }
     }
 
-    /// A peer remembers a life of this node that this node does not: its folder was wiped or
-    /// restored. It takes a life nobody has seen and counts in nothing until it has recovered.
-    fn forgot(&self, start_seen: u32, boot_seen: u32) -> std::io::Result<()> {
-        let boot = boot_seen.max(u32::from(self.boot().0)) + 1;
-        let boot = Boot(u16::try_from(boot).map_err(|_| Error::other("no boot number is left"))?);
-        let start = start_seen + 1;
-        error!(boot = boot.0, "a peer remembers a later life of this node: recovering from peers");
-        self.on_boot.note(boot, start)?;
-        self.start.store(start, Ordering::Release);
+    /// A peer has met this node in the life `met`. If this folder knows nothing of it, it was wiped or
+    /// replaced by an older one: the node takes a life that nobody has seen, and counts in nothing
+    /// until it has recovered. All links begin anew and are told.
+    fn remember(&self, met: &Met) -> std::io::Result<()> {
+        if !self.life.remind(met)? {
+            return Ok(());
+        }
+        let boot = self.life.boot();
+        error!(boot = boot.0, "a peer remembers a life that this folder does not: recovering");
         self.actor.store(Actor::new(self.options.node, boot).0, Ordering::Release);
         if let Some(links) = self.links.get() {
             links.set_boot(boot);
         }
         self.begin_recovery(&Losses::everything());
-        for peer in (0..self.peers.len() as PeerIndex).filter(|&p| p != self.routes.me()) {
-            if self.peers[usize::from(peer)].outbox().is_some() {
-                self.owe(peer);
-            }
+        for link in self.peers.iter().filter_map(super::Peer::outbox) {
+            link.close(DownReason::Aborted);
         }
-        self.tell_status();
         Ok(())
+    }
+
+    /// The peer speaks, so it has seen what this node knew of its life, and stays: it is met. `false`:
+    /// that could not be noted, so nothing it says must be heard.
+    fn meet(&self, reader: &mut Reader, peer: PeerIndex) -> bool {
+        let Some((life, heard)) = &reader.greeted else { return true };
+        let note = || self.life.meet(self.id(), self.routes.node(peer), *life, heard);
+        // It may have to be written. The runtime's other tasks go on on another thread meanwhile.
+        if let Err(why) = tokio::task::block_in_place(note) {
+            error!(%why, "not noted that a peer was met: the link is closed");
+            if let Some(link) = self.peers[usize::from(peer)].outbox() {
+                link.close(DownReason::Aborted);
+            }
+            return false;
+        }
+        reader.greeted = None;
+        true
     }
 
     fn message(&self, reader: &mut Reader, peer: PeerIndex, message: &Message<'_>) {

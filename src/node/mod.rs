@@ -54,6 +54,7 @@ use crate::base::id::{Actor, Boot, NodeId, VnodeId};
 use crate::base::time::UnixMs;
 use crate::coordinator::contract::Quorum;
 use crate::coordinator::route::Reach;
+use crate::membership::lives::{Lives, Met};
 use crate::metrics::counters::Metrics;
 use crate::peer;
 use crate::peer::link::Links;
@@ -64,7 +65,7 @@ use crate::resp::reply::Reply;
 use crate::resp::scanner::Scanner;
 use crate::ring::topology::Topology;
 use crate::storage::keyspace::Keyspace;
-use crate::storage::life::{Life, Lived};
+use crate::storage::life::Life;
 use crate::storage::log::Log;
 
 use batch::{Batch, Origin};
@@ -95,10 +96,6 @@ const COUNT_EVERY: u32 = 10;
 pub struct Options {
     /// This node.
     pub node: NodeId,
-    /// Its life.
-    pub boot: Boot,
-    /// How often its folder was started on, this time included.
-    pub start: u32,
     /// Who the members are and who holds what.
     pub topology: Topology,
     /// The cluster's shared secret.
@@ -131,8 +128,8 @@ struct Peer {
     reader: Mutex<Option<Reader>>,
     /// Whether a link was ever up in this process.
     met: AtomicBool,
-    boot_seen: AtomicU32,
-    start_seen: AtomicU32,
+    /// The start of this node that the link at hand, or in the making, was told of.
+    told_start: AtomicU32,
     exchange: exchange::Mailbox,
     /// How fast it is sent what its clients do not wait for.
     paced: Arc<Paced>,
@@ -149,6 +146,8 @@ struct Reader {
     told_ignoring: bool,
     /// Whether the batch must be acknowledged although no change is in it.
     must_ack: bool,
+    /// The peer's life, and what it knows of others', until it speaks.
+    greeted: Option<(Met, Lives)>,
 }
 
 impl Peer {
@@ -160,8 +159,7 @@ impl Peer {
             unresolved: AtomicBool::new(false),
             reader: Mutex::default(),
             met: AtomicBool::new(false),
-            boot_seen: AtomicU32::new(0),
-            start_seen: AtomicU32::new(0),
+            told_start: AtomicU32::new(0),
             exchange: exchange::Mailbox::default(),
             paced: Arc::default(),
         }
@@ -178,7 +176,9 @@ pub struct Node {
     /// This run of the process, at random: whose streams it sends.
     run: u64,
     actor: AtomicU32,
-    start: AtomicU32,
+    life: Arc<Life>,
+    /// Held while a link comes up, so that all links know of the same life.
+    coming_up: Mutex<()>,
     topology: Topology,
     routes: Routes,
     quorum: Quorum,
@@ -188,6 +188,8 @@ pub struct Node {
     damaged: Damaged,
     /// Whether the log takes nothing, so that peers' changes are not kept.
     ignoring: AtomicBool,
+    /// Whether the folder is about to hear that nothing is lost any more.
+    mending: AtomicBool,
     /// Whether it was away, and is not back among those that count.
     returning: AtomicBool,
     /// Whether the peers were heard from, or waited for in vain.
@@ -203,8 +205,6 @@ pub struct Node {
     hints: Hints,
     peers: Box<[Peer]>,
     links: OnceLock<Links>,
-    /// Takes note of a life that begins while the node runs; durable before it returns.
-    on_boot: Box<dyn BootNote>,
     metrics: Metrics,
     engine: Engine,
     started: UnixMs,
@@ -213,25 +213,6 @@ pub struct Node {
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Node({})", self.options.node)
-    }
-}
-
-/// Keeps the number of a node's life where it survives the process.
-pub trait BootNote: std::fmt::Debug + Send + Sync + 'static {
-    /// Makes `boot` and `start` durable before it returns; an error says why that failed.
-    fn note(&self, boot: Boot, start: u32) -> std::io::Result<()>;
-
-    /// What the folder says of this life, for a snapshot of it.
-    fn lived(&self) -> Lived;
-}
-
-impl BootNote for Arc<Life> {
-    fn note(&self, boot: Boot, start: u32) -> std::io::Result<()> {
-        self.write(boot, start)
-    }
-
-    fn lived(&self) -> Lived {
-        Life::lived(self)
     }
 }
 
@@ -250,7 +231,7 @@ pub fn now() -> UnixMs {
 impl Node {
     /// A node that knows nothing yet and talks to nobody. Without a log it keeps values in memory
     /// only.
-    pub fn new(options: Options, log: Option<Arc<Log>>, on_boot: Box<dyn BootNote>) -> Arc<Node> {
+    pub fn new(options: Options, log: Option<Arc<Log>>, life: Arc<Life>) -> Arc<Node> {
         let topology = options.topology.clone();
         let routes = Routes::new(&topology, options.node);
         let contract = topology.contract();
@@ -273,14 +254,16 @@ impl Node {
         }
         Arc::new_cyclic(|own| Node {
             run: fastrand::u64(1..),
-            actor: AtomicU32::new(Actor::new(options.node, options.boot).0),
-            start: AtomicU32::new(options.start),
+            actor: AtomicU32::new(Actor::new(options.node, life.boot()).0),
+            life,
+            coming_up: Mutex::default(),
             quorum,
             keyspace,
             log,
             cold: ColdRequests::default(),
             damaged: Damaged::new(topology.vnodes()),
             ignoring: AtomicBool::new(false),
+            mending: AtomicBool::new(false),
             returning: AtomicBool::new(false),
             greeted: AtomicBool::new(false),
             own: own.clone(),
@@ -294,7 +277,6 @@ impl Node {
             exchanges: Exchanges::new(options.exchange_interval_ms, options.exchange_rate),
             hints: Hints::default(),
             links: OnceLock::new(),
-            on_boot,
             metrics: Metrics::default(),
             engine: Engine::new(has_log),
             started,
@@ -315,13 +297,13 @@ impl Node {
         losses: &Losses,
     ) -> std::io::Result<()> {
         self.note_damage(losses);
-        self.returning.store(losses.away, Ordering::Release);
+        self.returning.store(losses.away || self.is_unmet(), Ordering::Release);
         self.begin_recovery(losses);
         let members = self.topology.members().iter();
         let addresses = members.map(|m| (m.node, format!("{}:{}", m.host, m.peer_port))).collect();
         let options = peer::options::Options::new(
             self.options.node,
-            self.options.boot,
+            self.boot(),
             self.topology.cluster(),
             self.options.secret.clone(),
             addresses,
@@ -368,7 +350,7 @@ impl Node {
         }
     }
 
-    async fn tick_always(&self) {
+    async fn tick_always(self: &Arc<Node>) {
         let mut batch = self.batch();
         let mut ticks = tokio::time::interval(TICK);
         for beat in 0u32.. {
@@ -380,6 +362,7 @@ impl Node {
             self.watch_log();
             self.tick_streams();
             self.watch_return();
+            self.watch_recovery();
             self.watch_memory();
             if beat.is_multiple_of(COUNT_EVERY) {
                 self.count_upkeep();
@@ -438,7 +421,7 @@ impl Node {
     /// Vnodes of which something may be lost count in nothing until peers have restored them.
     fn begin_recovery(&self, losses: &Losses) {
         let me = self.routes.me();
-        if losses.tail || !losses.damaged.is_empty() {
+        if !losses.is_none() {
             // What the peers' streams brought may be lost with it.
             self.peers.iter().for_each(|peer| peer.incoming.lock().owe());
         }

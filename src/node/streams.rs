@@ -24,9 +24,10 @@ use std::sync::atomic::Ordering;
 
 use tracing::{info, warn};
 
-use crate::base::id::{NodeId, VnodeId};
+use crate::base::id::{Boot, NodeId, VnodeId};
 use crate::base::wire::{Cursor, Put, WireError};
 use crate::coordinator::route::Reach;
+use crate::membership::lives::{Lives, Met};
 use crate::membership::steering::Steering;
 use crate::peer::message::Message;
 use crate::peer::outbox::Outbox;
@@ -37,14 +38,10 @@ use super::batch::PeerIndex;
 use super::{Node, Peer};
 
 /// What two nodes say to each other where a link begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Greeting {
-    /// The highest start of the other that this node has met.
-    pub(super) start_seen: u32,
-    /// The highest boot of the other that this node has met.
-    pub(super) boot_seen: u32,
-    /// This node's own start.
-    pub(super) start: u32,
+    /// This node's own life.
+    pub(super) own: Met,
     /// The run of this node's process: whose stream it sends.
     pub(super) run: u64,
     /// The run of the other whose stream it knows, 0 for none, and up to where it holds it.
@@ -52,31 +49,33 @@ pub(super) struct Greeting {
     pub(super) held: u64,
     /// Whether it may have lost what it once held, or does not keep what it is sent.
     pub(super) lossy: bool,
+    /// What it knows of all nodes' lives, also of the other's.
+    pub(super) lives: Lives,
 }
 
 impl Greeting {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(40);
-        bytes.put_u32(self.start_seen);
-        bytes.put_u32(self.boot_seen);
-        bytes.put_u32(self.start);
+        let mut bytes = Vec::with_capacity(128);
+        bytes.put_u32(self.own.start);
+        bytes.put_u16(self.own.boot.0);
+        bytes.put_u64(self.own.mark);
         bytes.put_u64(self.run);
         bytes.put_u64(self.known_run);
         bytes.put_u64(self.held);
         bytes.put_u8(u8::from(self.lossy));
+        self.lives.encode(&mut bytes);
         bytes
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Greeting, WireError> {
         let mut at = Cursor::new(bytes);
         Ok(Greeting {
-            start_seen: at.u32()?,
-            boot_seen: at.u32()?,
-            start: at.u32()?,
+            own: Met { start: at.u32()?, boot: Boot(at.u16()?), mark: at.u64()? },
             run: at.u64()?,
             known_run: at.u64()?,
             held: at.u64()?,
             lossy: at.u8()? != 0,
+            lives: Lives::decode(&mut at)?,
         })
     }
 }
@@ -86,38 +85,32 @@ impl Node {
     pub(super) fn greeting_to(&self, peer: Option<PeerIndex>) -> Greeting {
         let at = peer.map(|peer| &self.peers[usize::from(peer)]);
         let (known_run, held) = at.map_or((0, 0), |at| at.incoming.lock().greeting());
+        let own = self.life.own();
+        if let Some(at) = at {
+            at.told_start.store(own.start, Ordering::Release);
+        }
         Greeting {
-            start_seen: at.map_or(0, |at| at.start_seen.load(Ordering::Acquire)),
-            boot_seen: at.map_or(0, |at| at.boot_seen.load(Ordering::Acquire)),
-            start: self.start.load(Ordering::Acquire),
+            own,
             run: self.run,
             known_run,
             held,
             lossy: self.ignores_changes() || !self.recovery.lock().is_over(),
+            lives: self.life.met(),
         }
     }
 
-    /// A link to `peer` begins: the stream to it goes on there. `before`: the highest start of the
-    /// peer that was met before.
-    pub(super) fn begin_stream(
-        &self,
-        peer: PeerIndex,
-        greeting: &Greeting,
-        before: u32,
-        link: &Arc<Outbox>,
-    ) {
+    /// A link to `peer` begins: the stream to it goes on there. (A peer with an empty or an older
+    /// folder learns that where it is greeted, and comes again as one that has lost something.)
+    pub(super) fn begin_stream(&self, peer: PeerIndex, greeting: &Greeting, link: &Arc<Outbox>) {
         let at = &self.peers[usize::from(peer)];
-        let (known_run, _) = at.incoming.lock().greeting();
         at.incoming.lock().link_up(greeting.run);
-        // A new process that does not know of an earlier start has an empty or an older folder.
-        let forgot = greeting.run != known_run && greeting.start <= before;
         let held = (greeting.known_run == self.run).then_some(greeting.held);
         for vnode in self.shared_vnodes(peer) {
             self.unsettled.wait(vnode, peer);
         }
         let mut stream = at.stream.lock();
         let parked = stream.parked.take().expect("a stream is parked while there is no link");
-        let begun = link.adopt(parked, held, greeting.lossy || forgot, &at.paced);
+        let begun = link.adopt(parked, held, greeting.lossy, &at.paced);
         *at.outbox.write() = Some(link.clone());
         drop(stream);
         self.note_begun(peer, begun);
@@ -363,13 +356,12 @@ mod tests {
     #[test]
     fn a_greeting_is_read_as_it_was_written_and_no_other() {
         let greeting = Greeting {
-            start_seen: 1,
-            boot_seen: 2,
-            start: 3,
+            own: Met { start: 1, boot: Boot(2), mark: 3 },
             run: 4,
             known_run: 5,
             held: 6,
             lossy: true,
+            lives: Lives::from_iter([(NodeId(7), Met { start: 8, boot: Boot(9), mark: 10 })]),
         };
         let bytes = greeting.encode();
         assert_eq!(Greeting::decode(&bytes), Ok(greeting));

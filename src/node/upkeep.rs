@@ -17,7 +17,6 @@ use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::storage::compaction::{Compaction, Compactor, compact_always};
-use crate::storage::life;
 use crate::storage::log::{Fsync, LogError};
 use crate::storage::recovery::recover;
 use crate::storage::snapshot::snapshot;
@@ -69,8 +68,9 @@ impl Node {
     ///
     /// # Errors
     /// The disk fails, or the log is another cluster's or version's. The node must not serve.
-    pub fn load(self: &Arc<Node>, past: life::Past) -> io::Result<Losses> {
+    pub fn load(self: &Arc<Node>) -> io::Result<Losses> {
         let Some(log) = &self.log else { return Ok(Losses::default()) };
+        let past = self.life.past();
         let report = recover(log, &self.keyspace, past, &self.engine.progress)?;
         for cut in &report.cut {
             warn!("a torn tail of the log: {cut}");
@@ -96,10 +96,14 @@ impl Node {
         self.keyspace.replayed();
         self.keyspace.make_room(super::now());
         self.begin_compaction()?;
-        let tail = !past.clean && past.machine_restarted && log.fsync() != Fsync::Always;
+        let torn = !past.clean && past.machine_restarted && log.fsync() != Fsync::Always;
+        // An earlier process may have ended before its peers had brought it what it had lost.
+        let tail = torn || !self.life.is_whole();
         // What was never here has missed nothing.
-        let away = report.bytes > 0;
-        Ok(Losses { tail, damaged: report.damaged, away })
+        let away = self.life.is_resumed();
+        let losses = Losses { tail, damaged: report.damaged, away };
+        self.life.settle(losses.is_none())?;
+        Ok(losses)
     }
 
     /// Ends the engine: everything is written and durable. `false` if it never began.
@@ -165,7 +169,7 @@ impl Node {
             }
         }
         let compaction = self.engine.upkeep.compaction();
-        let made = snapshot(log, compaction, &self.on_boot.lived(), &fresh)?;
+        let made = snapshot(log, compaction, &self.life.lived(), &fresh)?;
         if folder.exists() {
             fs::rename(folder, &old)?;
         }

@@ -28,11 +28,12 @@ use crate::base::id::{Boot, NodeId};
 use crate::base::limits::PEER_HELLO_SIZE_MAX;
 use crate::base::wire::{Cursor, Put, WireError};
 
-/// The format this code speaks on links. 2: hellos name a channel, and streams outlive links.
-pub const FORMAT: u16 = 2;
+/// The format this code speaks on links. 2: hellos name a channel, and streams outlive links. 3:
+/// greetings name lives by their marks.
+pub const FORMAT: u16 = 3;
 
 /// The oldest format this code still speaks.
-pub const FORMAT_MIN: u16 = 2;
+pub const FORMAT_MIN: u16 = 3;
 
 /// Bytes before a packet's body.
 pub const PACKET_HEAD_SIZE: usize = 7;
@@ -751,7 +752,7 @@ mod tests {
     fn the_hello_is_frozen() {
         let me = Identity { run: 3, ..node(1, "c", "s") };
         let packet = Hello::new(&me, NodeId(2), Channel::Gossip, [7; 32]).packet();
-        assert_eq!(packet[..11], [b'K', b'V', b'P', b'R', 1, 59, 0, 2, 0, 2, 0]);
+        assert_eq!(packet[..11], [b'K', b'V', b'P', b'R', 1, 59, 0, 3, 0, 3, 0]);
         assert_eq!(packet[11..19], ClusterId::of("c").0.to_le_bytes());
         assert_eq!(packet[19..33], [1, 0, 2, 0, 11, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(packet[33..65], [7; 32]);

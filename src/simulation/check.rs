@@ -4,13 +4,14 @@
 use crate::anti_entropy::tree::Tree;
 use crate::base::hash::Digest;
 use crate::base::id::VnodeId;
+use crate::base::time::Dot;
 use crate::coordinator::linearizable::{Command, Did, is_linearizable};
 use crate::coordinator::route::Reach;
 use crate::value::entry::Entry;
 
 use super::facts::{Writes, each};
-use super::frame::{Outcome, Reply};
-use super::ledger::{Ask, shown};
+use super::frame::{Frame, Outcome, Reply};
+use super::ledger::{Ask, Request, shown};
 use super::node::{Node, SEED};
 use super::plan::{KEYS, USES, Use, VNODES, Weather};
 use super::world::{World, place};
@@ -37,6 +38,7 @@ impl World {
 
     /// What a replica holds is what it was told, no more and no less (invariants 2, 16, 22).
     pub(super) fn check_key(&mut self, at: usize, key: usize) {
+        self.told[at][key] |= self.nodes[at].facts[key].seen;
         let wrong = self.wrong_with(at, key);
         self.ledger.expect(wrong.is_none(), || {
             format!("{} and key {key}: {}", place(at), wrong.unwrap_or_default())
@@ -102,6 +104,71 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// A node that counts has again what it had acknowledged and lost (invariant 9; see
+    /// [`crate::anti_entropy::recovery`]). What only stand-ins held beside it comes with their hints.
+    /// One that has met others and is alone now counts for itself only, and may not know yet what it
+    /// has lost.
+    pub(super) fn check_regained(&mut self, at: usize) {
+        let node = &self.nodes[at];
+        let is_alone = node.peers.iter().all(|peer| peer.link.is_none());
+        if !node.reach[at].counts() || is_alone && !node.is_unmet() {
+            return;
+        }
+        for (key, lost) in std::mem::take(&mut self.lost[at]).into_iter().enumerate() {
+            let lacks = each(lost & !self.nodes[at].facts[key].seen).next();
+            self.ledger.expect(lacks.is_none(), || {
+                let lacks = lacks.unwrap_or_default();
+                format!("{} counts without write {lacks} of key {key}, which it lost", place(at))
+            });
+        }
+    }
+
+    /// Whoever acknowledges a stream up to a change holds all changes up to there (9).
+    pub(super) fn check_acknowledged(&mut self, at: usize, peer: usize, upto: u64) {
+        let known = &self.nodes[at].peers[peer];
+        let sent = &self.nodes[peer].peers[at];
+        let from = known.checked.max(sent.compared);
+        let begun = sent.changes.partition_point(|&(number, _)| number <= from);
+        let acked = sent.changes[begun..].iter().take_while(|&&(number, _)| number <= upto);
+        let lacks = acked.map(|&(number, said)| (number, &sent.said[said])).find(|(_, frame)| {
+            let Frame::Rep(told) = frame else { return false };
+            let facts = &self.nodes[at].facts[told.key];
+            self.is_replica(told.vnode, at) && !facts.covers(&told.facts)
+        });
+        let lacks = lacks.map(|(number, _)| number);
+        self.nodes[at].peers[peer].checked = known.checked.max(upto);
+        self.ledger.expect(lacks.is_none(), || {
+            let lacks = lacks.unwrap_or_default();
+            format!("{} acknowledges change {lacks} of {}, and lacks it", place(at), place(peer))
+        });
+    }
+
+    /// What a stand-in forgets, every replica has been told of.
+    pub(super) fn check_forgotten(&mut self, at: usize, key: usize) {
+        let held = self.nodes[at].facts[key].seen;
+        let lacks = |&&replica: &&usize| held & !self.told[replica][key] != 0;
+        let lacks = self.replicas(key).iter().find(lacks).copied();
+        self.ledger.expect(lacks.is_none(), || {
+            let lacks = place(lacks.unwrap_or_default());
+            format!("{} forgets key {key}, and {lacks} was never told of all of it", place(at))
+        });
+    }
+
+    /// At level `quorum` a write is above all that was acknowledged before it began (13).
+    pub(super) fn check_above(&mut self, request: usize, dot: Dot) {
+        let Request { key, began, .. } = self.ledger.requests[request];
+        let above = self.ledger.histories[key].writes.iter().find(|write| {
+            let ended = self.ledger.requests[write.request].ended;
+            let before = matches!(ended, Some((when, Outcome::Done(_))) if when < began);
+            before && write.dot > dot
+        });
+        let above = above.map(|write| shown(write.dot));
+        self.ledger.expect(above.is_none(), || {
+            let above = above.unwrap_or_default();
+            format!("#{request} writes {} below {above}, which was acknowledged", shown(dot))
+        });
     }
 
     // ---- at the end ---------------------------------------------------------------------------

@@ -141,9 +141,10 @@ impl World {
         let Ok(stand_ins) = self.stand_ins_for(at, request, &mut ask) else {
             return self.answer(at, request, origin, Outcome::NotRun);
         };
+        let hold = ask.hold;
         let ask = self.bent(ask, writes);
         if if writes { ask.precheck() } else { ask.read_needs() } > 1 {
-            return self.begin_operation(at, request, ask, stand_ins, origin);
+            return self.begin_operation(at, request, ask, hold, stand_ins, origin);
         }
         if !writes {
             let reply = self.look(at, request);
@@ -230,6 +231,9 @@ impl World {
             })
             .expect("room for a value");
         let vnode = *vnode;
+        if self.plan.quorum.strict() {
+            self.check_above(request, dot);
+        }
         let write = self.write_of(at, request, dot);
         let number = self.ledger.record(asked.key, write);
         let facts = &mut self.nodes[at].facts[asked.key];
@@ -299,6 +303,7 @@ impl World {
             amount,
             promised: false,
             acknowledged: false,
+            on_replicas: false,
             losses: 0,
         }
     }
@@ -450,7 +455,7 @@ impl World {
         };
         let Request { key, write, .. } = self.ledger.requests[request];
         if let (Outcome::Done(_), Some(write)) = (outcome, write) {
-            self.ledger.histories[key].writes[write].promised = true;
+            self.promise(key, write);
         }
         match origin {
             Origin::Client => self.reply(at, request, outcome),
@@ -461,6 +466,15 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A write's coordinator says that it is done.
+    fn promise(&mut self, key: usize, write: usize) {
+        let replicas = self.chart.replicas[self.chart.keys[key].1.index()].iter();
+        let holders = replicas.filter(|&&at| self.disk_holds(at, key, write)).count();
+        let written = &mut self.ledger.histories[key].writes[write];
+        written.promised = true;
+        written.on_replicas = holders >= usize::from(self.plan.quorum.w);
     }
 
     /// What a mutant makes of a record that came.

@@ -1,4 +1,4 @@
-//! A simulated disk: a log of frames, the `life` file, and an older image of both.
+//! A simulated disk: a log of frames, the files `life` and `met`, and an older image of them.
 //!
 //! ```text
 //!   frames  ■ ■ ■ ■ ■ ■ ■ ■ ■
@@ -9,7 +9,9 @@
 
 use std::rc::Rc;
 
-use crate::base::id::VnodeId;
+use crate::base::id::{Boot, VnodeId};
+use crate::membership::lives::{Lives, Met, Starts};
+use crate::storage::snapshot::BOOT_LEAP;
 
 use super::facts::{Facts, Writes};
 
@@ -26,11 +28,31 @@ pub(super) struct Logged {
 }
 
 /// What the `life` file says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Life {
-    pub(super) boot: u16,
-    pub(super) start: u32,
+    pub(super) boot: Boot,
+    pub(super) starts: Starts,
     pub(super) clean: bool,
+    pub(super) whole: bool,
+}
+
+impl Life {
+    /// None was lived yet.
+    pub(super) fn none() -> Life {
+        Life { boot: Boot(0), starts: Starts::unmarked(0), clean: true, whole: true }
+    }
+
+    pub(super) fn own(&self) -> Met {
+        Met { start: self.starts.last(), boot: self.boot, mark: self.starts.mark() }
+    }
+}
+
+/// A copy of a disk.
+#[derive(Clone, Debug)]
+struct Image {
+    frames: Vec<Logged>,
+    life: Option<Life>,
+    met: Lives,
 }
 
 /// See the head of this file.
@@ -40,9 +62,13 @@ pub(super) struct Disk {
     written: usize,
     synced: usize,
     pub(super) life: Option<Life>,
+    /// What the `met` file says.
+    pub(super) met: Lives,
     /// Whether the machine was down since the process ended.
     pub(super) machine_restarted: bool,
-    image: Option<(Vec<Logged>, Option<Life>)>,
+    image: Option<Image>,
+    /// Whether it was wiped or is an older copy, and the node has not been told yet.
+    pub(super) unaware: bool,
 }
 
 impl Disk {
@@ -97,25 +123,35 @@ impl Disk {
         *self = Disk::default();
     }
 
-    /// A copy is taken.
-    pub(super) fn take_image(&mut self) {
-        self.image = Some((self.frames[..self.synced].to_vec(), self.life));
+    /// A copy is taken: a snapshot, or of the files as they are.
+    pub(super) fn take_image(&mut self, snapshot: bool) {
+        let (frames, life) = (self.frames[..self.synced].to_vec(), self.life.clone());
+        self.image = Some(match life {
+            Some(life) if snapshot => {
+                let boot = Boot(life.boot.0.saturating_add(BOOT_LEAP));
+                let life = Some(Life { boot, clean: false, whole: false, ..life });
+                Image { frames, life, met: Lives::default() }
+            }
+            life => Image { frames, life, met: self.met.clone() },
+        });
     }
 
+    /// Whether there is a copy.
     pub(super) fn has_image(&self) -> bool {
         self.image.is_some()
     }
 
-    /// The copy takes the disk's place. One that was taken in the life that ended last tells nobody
-    /// by its number that it is old: such a copy is only found out if the machine was down.
+    /// The life that the copy is of, unless it tells by itself that it is one.
+    pub(super) fn image_of(&self) -> Option<Met> {
+        let life = self.image.as_ref()?.life.as_ref();
+        life.filter(|life| life.whole).map(Life::own)
+    }
+
+    /// The copy takes the disk's place.
     pub(super) fn restore_image(&mut self) {
-        if let Some((frames, life)) = self.image.clone() {
-            let start = |life: Option<Life>| life.map(|life| life.start);
-            self.machine_restarted |= start(life) == start(self.life);
-            let kept = frames.len();
-            self.frames = frames;
-            self.life = life;
-            self.cut_to(kept);
+        if let Some(Image { frames, life, met }) = self.image.clone() {
+            (self.frames, self.life, self.met) = (frames, life, met);
+            self.cut_to(self.frames.len());
         }
     }
 
@@ -132,7 +168,7 @@ impl Disk {
 
     /// How many frames would be left.
     pub(super) fn kept_after(&self, loss: Loss, torn: usize) -> usize {
-        let image = self.image.as_ref().map_or(0, |(frames, _)| frames.len());
+        let image = self.image.as_ref().map_or(0, |image| image.frames.len());
         match loss {
             Loss::Power => self.written - torn.min(self.unsynced()),
             Loss::Wipe => 0,

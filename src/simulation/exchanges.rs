@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::anti_entropy::exchange::{Effect, Exchange, Needs, compare, needs, respond};
 use crate::anti_entropy::keys::{KeyList, Span};
-use crate::anti_entropy::message::{Message, Scope};
+use crate::anti_entropy::message::{Body, Message, Scope};
 use crate::anti_entropy::schedule::begins;
 use crate::anti_entropy::tree::{BUCKETS, BucketSet, Tree};
 use crate::base::hash::Digest;
@@ -20,6 +20,9 @@ use super::world::{Due, World, place};
 /// An exchange that has not come to its end by then is given up and begun anew.
 const STUCK_MS: u64 = 400;
 
+/// How long a vnode rests that the peer was busy with, at most.
+const REST_MS: u64 = 40;
+
 /// Keys of one list: so few that walks go in pieces.
 const LIST_KEYS_MAX: usize = 3;
 
@@ -34,6 +37,14 @@ pub(super) struct Active {
     /// How often the vnode had been owed, and recoveries begun.
     owed: u64,
     recoveries: u64,
+}
+
+/// What is known of an exchange that a peer has begun.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answering {
+    number: u32,
+    /// How often the vnode had been owed when its root was answered; `None`: it settles nothing.
+    owed: Option<u64>,
 }
 
 impl World {
@@ -65,7 +76,7 @@ impl World {
             return;
         }
         let Some(vnode) = self.next_vnode(at, peer) else { return };
-        self.nodes[at].peers[peer].round &= !(1 << vnode.0);
+        self.engage(at, vnode.index(), peer);
         let recovering = self.nodes[at].recovery.is_recovering(vnode);
         let whole = recovering && !self.is(Mutant::NoWholeExchange);
         let scope = if whole { Scope::Whole } else { Scope::Differing };
@@ -87,24 +98,117 @@ impl World {
         self.carry_out_exchange(at, peer, vnode, true, effects);
     }
 
-    /// What recovers first, then what is owed, then the round.
+    /// What recovers first, then what is owed, then the round; nothing that is busy.
     fn next_vnode(&self, at: usize, peer: usize) -> Option<VnodeId> {
         let node = &self.nodes[at];
-        let wanted =
-            |vnode: &VnodeId| node.recovery.wanted(*vnode).any(|other| other == id_of(peer));
+        let known = &node.peers[peer];
+        let is_free = |vnode: usize| {
+            let busy = known.answering.contains_key(&vnode) || known.resting >> vnode & 1 == 1;
+            !busy && self.is_free(at, vnode, peer)
+        };
+        let wanted = |vnode: &VnodeId| {
+            let wanted = node.recovery.wanted(*vnode).any(|other| other == id_of(peer));
+            wanted && is_free(vnode.index())
+        };
         let recovering = || node.recovery.vnodes().find(wanted);
         let recovering = node.reach[peer].counts().then(recovering).flatten();
-        let vnodes = || 0..usize::from(VNODES);
+        let vnodes = || (0..usize::from(VNODES)).filter(|&vnode| is_free(vnode));
         let owed = || vnodes().find(|&vnode| node.unsettled.owes(vnode, peer));
-        let round = || vnodes().find(|vnode| node.peers[peer].round >> vnode & 1 == 1);
+        let round = || vnodes().find(|vnode| known.round >> vnode & 1 == 1);
         recovering.or_else(|| owed().or_else(round).map(|vnode| VnodeId(vnode as u16)))
+    }
+
+    // ---- with one peer at a time --------------------------------------------------------------
+
+    fn is_free(&self, at: usize, vnode: usize, peer: usize) -> bool {
+        let engaged = self.nodes[at].engaged.get(&vnode);
+        engaged.is_none_or(|&(other, since)| other == peer || self.now - since >= STUCK_MS)
+    }
+
+    /// `vnode` is compared with `peer` now and with nobody else, unless it is with another.
+    fn engage(&mut self, at: usize, vnode: usize, peer: usize) -> bool {
+        let is_free = self.is_free(at, vnode, peer);
+        if is_free {
+            self.nodes[at].engaged.insert(vnode, (peer, self.now));
+        }
+        is_free
+    }
+
+    /// The comparison of `vnode` with `peer` is over: others may begin.
+    fn release(&mut self, at: usize, vnode: usize, peer: usize) {
+        let engaged = &mut self.nodes[at].engaged;
+        if engaged.get(&vnode).is_some_and(|engaged| engaged.0 == peer) {
+            engaged.remove(&vnode);
+            for peer in (0..self.plan.nodes).filter(|&peer| peer != at) {
+                self.exchange_next(at, peer);
+            }
+        }
+    }
+
+    /// The peer begins to compare `vnode`, too: whether its exchange is to go on.
+    fn gives_way(
+        &mut self,
+        at: usize,
+        peer: usize,
+        vnode: VnodeId,
+        scope: Scope,
+        number: u32,
+    ) -> bool {
+        if !self.engage(at, vnode.index(), peer) {
+            return false;
+        }
+        let active = self.nodes[at].peers[peer].exchange.as_ref();
+        if active.is_some_and(|active| active.vnode == vnode) {
+            if begins(id_of(at), id_of(peer), vnode) {
+                return false;
+            }
+            self.nodes[at].peers[peer].exchange = None;
+        }
+        let owed = self.nodes[at].unsettled.times_owed(vnode.index(), peer);
+        let owed = (!scope.compares_states()).then_some(owed);
+        let answering = Answering { number, owed };
+        self.nodes[at].peers[peer].answering.insert(vnode.index(), answering);
+        self.due(at, STUCK_MS, Due::Answered { peer, vnode: vnode.index(), number });
+        true
+    }
+
+    /// The exchange `number` that the peer began is over; what was owed when it began is settled by
+    /// it if `through`.
+    fn answered(&mut self, at: usize, peer: usize, vnode: usize, number: u32, through: bool) {
+        let answering = &mut self.nodes[at].peers[peer].answering;
+        let Some(&Answering { number: begun, owed }) = answering.get(&vnode) else { return };
+        if begun != number {
+            return;
+        }
+        answering.remove(&vnode);
+        if let Some(owed) = owed.filter(|_| through) {
+            self.nodes[at].unsettled.settle_if(vnode, peer, owed);
+            self.look_whether_compared(at, peer);
+            self.watch_return(at);
+        }
+        self.release(at, vnode, peer);
+        self.exchange_next(at, peer);
+    }
+
+    pub(super) fn answer_stuck(&mut self, at: usize, peer: usize, vnode: usize, number: u32) {
+        self.answered(at, peer, vnode, number, false);
     }
 
     pub(super) fn exchange_stuck(&mut self, at: usize, peer: usize, number: u32) {
         let active = &mut self.nodes[at].peers[peer].exchange;
-        if active.as_ref().is_some_and(|active| active.number == number) {
-            *active = None;
+        if let Some(active) = active.take_if(|active| active.number == number) {
+            self.release(at, active.vnode.index(), peer);
             self.exchange_next(at, peer);
+        }
+    }
+
+    /// The link to `peer` is gone, and all that was under way on it.
+    pub(super) fn end_exchanges(&mut self, at: usize, peer: usize) {
+        let known = &mut self.nodes[at].peers[peer];
+        let active = known.exchange.take().map(|active| active.vnode.index());
+        let answering = std::mem::take(&mut known.answering).into_keys();
+        for vnode in active.into_iter().chain(answering) {
+            self.release(at, vnode, peer);
         }
     }
 
@@ -119,13 +223,27 @@ impl World {
         let begun = match needs(message) {
             Needs::Tree(scope) => {
                 respond(message, &self.tree(at, vnode, scope), &mut effects);
+                // Where nothing differs nobody need give way to anybody.
+                let same = is_same(&effects);
+                if !same && !self.gives_way(at, peer, vnode, scope, message.exchange) {
+                    let busy = Message { exchange: message.exchange, body: Body::Busy };
+                    self.send(at, peer, Frame::Tree { vnode, message: busy });
+                    return;
+                }
+                let known = &mut self.nodes[at].peers[peer];
+                let ships = known.exchange.as_ref().is_some_and(|active| active.vnode == vnode);
+                if same && known.answering.remove(&vnode.index()).is_some() && !ships {
+                    self.release(at, vnode.index(), peer);
+                }
                 false
             }
             Needs::Keys(scope, span) => {
                 compare(message, &self.list(at, vnode, scope, span), &mut effects);
                 false
             }
-            Needs::Over => return,
+            Needs::Over => {
+                return self.answered(at, peer, vnode.index(), message.exchange, true);
+            }
             Needs::Nothing => {
                 let active = self.nodes[at].peers[peer].exchange.as_ref();
                 let Some(active) = active.filter(|active| active.vnode == vnode) else { return };
@@ -196,7 +314,16 @@ impl World {
                         self.exchanged(at, peer, &active);
                     }
                 }
-                Effect::GivenUp => self.nodes[at].peers[peer].exchange = None,
+                Effect::GivenUp => {
+                    // The peer is busy with it: it is tried again in a while.
+                    let rest = REST_MS / 2 + self.chance.below(REST_MS / 2);
+                    let known = &mut self.nodes[at].peers[peer];
+                    known.exchange = None;
+                    known.resting |= 1 << vnode.0;
+                    self.due(at, rest, Due::Rested { peer, vnode: vnode.index() });
+                    self.release(at, vnode.index(), peer);
+                    self.exchange_next(at, peer);
+                }
             }
         }
     }
@@ -226,6 +353,7 @@ impl World {
 
     fn exchanged(&mut self, at: usize, peer: usize, active: &Active) {
         let vnode = active.vnode;
+        self.nodes[at].peers[peer].round &= !(1 << vnode.0);
         self.nodes[at].unsettled.settle_if(vnode.index(), peer, active.owed);
         self.look_whether_compared(at, peer);
         let whole = active.exchange.scope().compares_states() || self.is(Mutant::NoWholeExchange);
@@ -235,14 +363,24 @@ impl World {
             let was_over = node.recovery.is_over();
             let restored = node.recovery.on_exchanged(vnode, id_of(peer), counting);
             self.ledger.happened.restored += u64::from(restored);
-            if node.recovery.is_over() && !was_over && !node.returning {
+            let (over, returning) = (node.recovery.is_over() && !was_over, node.returning);
+            if over {
+                self.sync_soon(at);
+            }
+            if over && !returning {
                 self.steer_own(at);
                 self.tell_status(at);
             }
         }
         self.watch_return(at);
+        self.release(at, vnode.index(), peer);
         self.exchange_next(at, peer);
     }
+}
+
+/// Whether a root was answered with: nothing differs.
+fn is_same(effects: &[Effect]) -> bool {
+    matches!(effects, [Effect::Send(Message { body: Body::Same, .. })])
 }
 
 fn is_tombstone(bytes: &[u8]) -> bool {

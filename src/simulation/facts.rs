@@ -78,6 +78,8 @@ pub(super) struct Write {
     /// Whether its coordinator has said that it is done, and whether a client was told so.
     pub(super) promised: bool,
     pub(super) acknowledged: bool,
+    /// Whether W of the key's own replicas held it when that was said.
+    pub(super) on_replicas: bool,
     /// Disks that held it and were lost since it was last on every replica.
     pub(super) losses: u8,
 }

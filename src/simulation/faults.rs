@@ -4,9 +4,11 @@
 //! replicas acknowledged survives the loss of W−1 of the disks that held it; then it must have come
 //! to every replica again before the next is lost.
 
+use super::coordinate::id_of;
 use super::disk::Loss;
-use super::facts::each;
-use super::plan::{Focus, KEYS, Weather};
+use super::facts::{Writes, each};
+use super::node::Node;
+use super::plan::{COUNTER, Focus, KEYS, Weather};
 use super::shell::PATIENCE_MS;
 use super::world::{Event, WARM_MS, World, place};
 
@@ -26,9 +28,10 @@ pub(super) enum Fault {
         node: usize,
         loss: Loss,
     },
-    /// A copy of the disk is taken.
+    /// A copy of the disk is taken: a snapshot, or of the files as they are.
     Image {
         node: usize,
+        snapshot: bool,
     },
     /// The nodes of `side` (one bit each) and the others do not hear each other.
     Split {
@@ -75,7 +78,8 @@ impl World {
                 let skew = self.chance.between(0, 400) as i64 - 200;
                 self.nodes[node].skew = if self.chance.percent(50) { skew } else { 0 };
                 let when = self.chance.below(WARM_MS + spread);
-                self.at(when, Event::Fault(Fault::Image { node }));
+                let snapshot = self.chance.percent(40);
+                self.at(when, Event::Fault(Fault::Image { node, snapshot }));
             }
         }
     }
@@ -86,7 +90,7 @@ impl World {
         let other = (node + 1 + self.chance.place(nodes - 1)) % nodes;
         let network = self.chance.below(6);
         let split = match network {
-            0..3 => Fault::Split { side: self.chance.between(1, (1 << nodes) - 2) as u32 },
+            0..3 => Fault::Split { side: self.draw_side() },
             3 => Fault::Deaf { from: node, to: other },
             4 => Fault::Break { a: node, b: other },
             _ => Fault::Pause { node },
@@ -110,11 +114,22 @@ impl World {
         }
     }
 
+    /// One side of a split. Where stand-ins are looked at it is often the one without a replica of the
+    /// counter.
+    fn draw_side(&mut self) -> u32 {
+        let nodes = self.plan.nodes;
+        if self.plan.focus == Focus::StandIns && self.chance.percent(60) {
+            let vnode = self.chart.keys[COUNTER].1;
+            return self.chart.fallbacks[vnode.index()]
+                .iter()
+                .fold(0, |side, node| side | 1 << node);
+        }
+        self.chance.between(1, (1 << nodes) - 2) as u32
+    }
+
     pub(super) fn befall(&mut self, fault: Fault) {
         self.note(|_| format!("fault: {fault:?}"));
         match fault {
-            Fault::Kill { node } | Fault::Stop { node } | Fault::Lose { node, .. }
-                if !self.may_end(node) => {}
             Fault::Kill { node } => {
                 self.end_process(node, true);
                 self.plan_start(node);
@@ -126,7 +141,7 @@ impl World {
                 self.plan_start(node);
             }
             Fault::Lose { node, loss } => self.lose_disk(node, loss),
-            Fault::Image { node } => self.nodes[node].disk.take_image(),
+            Fault::Image { node, snapshot } => self.nodes[node].disk.take_image(snapshot),
             Fault::Split { side } => {
                 let nodes = self.plan.nodes;
                 let mut cuts = Vec::new();
@@ -169,43 +184,55 @@ impl World {
 
     fn lose_disk(&mut self, node: usize, loss: Loss) {
         let torn = self.chance.place(self.nodes[node].disk.unsynced() + 1);
-        let kept = loss == Loss::Power;
+        // Who must remind another node does not lose its memory first. (A known limit: decision 29.)
+        let reminds =
+            (0..self.plan.nodes).any(|other| other != node && self.nodes[other].disk.unaware);
         if loss == Loss::Image && !self.nodes[node].disk.has_image()
-            || !kept && !self.is_remembered(node)
+            || loss != Loss::Power && (reminds || !self.is_known(node, 0))
             || !self.may_lose(node, loss, torn)
         {
             return;
         }
-        if !kept {
-            self.unrecognised = Some(node);
-        }
+        self.note_lost(node, loss, torn);
         self.end_process(node, loss == Loss::Wipe);
         self.ledger.happened.losses += 1;
+        // A copy of a life that somebody has met no later one of is only found out if the machine
+        // was down. (A known limit: decision 29.)
+        let image = self.nodes[node].disk.image_of();
+        let unseen = image.is_some_and(|life| !self.is_known(node, life.start + 1));
         let disk = &mut self.nodes[node].disk;
         match loss {
             Loss::Power => disk.cut(torn),
             Loss::Wipe => disk.wipe(),
-            Loss::Image => disk.restore_image(),
+            Loss::Image => {
+                disk.restore_image();
+                disk.machine_restarted |= unseen;
+            }
         }
+        disk.unaware |= loss != Loss::Power;
         self.plan_start(node);
     }
 
-    /// Whether every other node knows of the life that `node` lives, and is there to tell it. Nodes
-    /// remember that in memory only, so one whose disk is wiped or replaced, and whose peers have
-    /// all been started anew since they last met it, is recognised by nobody. (A known limit:
-    /// decision 25.)
-    fn is_remembered(&self, node: usize) -> bool {
-        let start = self.nodes[node].start;
-        let others = self.nodes.iter().enumerate().filter(|&(other, _)| other != node);
-        self.unrecognised.is_none()
-            && others
-                .map(|(_, other)| other)
-                .all(|other| other.alive && other.peers[node].start_seen == start)
+    /// Remembers what was acknowledged by replicas and is about to be lost.
+    fn note_lost(&mut self, node: usize, loss: Loss, torn: usize) {
+        for key in 0..KEYS {
+            if !self.is_replica(self.chart.keys[key].1, node) {
+                continue;
+            }
+            let writes = &self.ledger.histories[key].writes;
+            let lost = each(self.nodes[node].disk.would_lose(key, loss, torn));
+            let lost = lost.filter(|&write| writes[write].promised && writes[write].on_replicas);
+            self.lost[node][key] |= lost.fold(0, |set: Writes, write| set | 1 << write);
+        }
     }
 
-    /// Whether a process may end: not while others must be told by it that they have forgotten.
-    fn may_end(&self, node: usize) -> bool {
-        self.unrecognised.is_none_or(|forgetful| forgetful == node)
+    /// Whether every other node remembers a start of `node`, that one or a later. One that has never
+    /// met a node cannot find out that its disk was wiped; nor can one that has lost its own, until
+    /// it has met others. (A known limit: decision 29.)
+    fn is_known(&self, node: usize, start: u32) -> bool {
+        let others = self.nodes.iter().enumerate().filter(|&(other, _)| other != node);
+        let met = |other: &Node| other.disk.met.of(id_of(node)).map(|met| met.start);
+        others.map(|(_, other)| other).all(|other| met(other).is_some_and(|met| met >= start))
     }
 
     /// Whether the contract allows the loss; counts it if so.

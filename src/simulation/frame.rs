@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::anti_entropy::message;
 use crate::base::hash::Digest;
 use crate::base::id::VnodeId;
+use crate::membership::lives::{Lives, Met};
 
 use super::facts::Facts;
 
@@ -107,14 +108,11 @@ pub(super) enum Frame {
 }
 
 /// What each end of a new link tells the other.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Greeting {
-    /// The highest start and boot of the other that this node has met.
-    pub(super) start_seen: u32,
-    pub(super) boot_seen: u32,
-    /// This node's own.
-    pub(super) start: u32,
-    pub(super) boot: u16,
+    /// This node's own life, and those of all nodes that it knows of.
+    pub(super) own: Met,
+    pub(super) lives: Lives,
     /// Which process it is; which of the other's it knows, and up to where it holds its stream.
     pub(super) run: u64,
     pub(super) known_run: u64,

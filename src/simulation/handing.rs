@@ -112,7 +112,7 @@ impl World {
 
     /// Tells the machine what is held for others and who is in reach; whether anything is held.
     fn count_hints(&mut self, at: usize) -> bool {
-        let now = Moment(self.now);
+        let (now, one_is_enough) = (Moment(self.now), self.is(Mutant::HintOneAck));
         let mut any = false;
         for vnode in (0..VNODES).map(VnodeId) {
             if self.is_replica(vnode, at) {
@@ -121,7 +121,10 @@ impl World {
             let node = &mut self.nodes[at];
             let counts = node.keyspace.counts(vnode);
             let replicas = self.chart.replicas[vnode.index()].iter();
-            let replicas: Vec<NodeId> = replicas.map(|&peer| id_of(peer)).collect();
+            let mut replicas: Vec<NodeId> = replicas.map(|&peer| id_of(peer)).collect();
+            if one_is_enough {
+                replicas.truncate(1);
+            }
             let changed = node.keyspace.hlc(vnode);
             node.handoff.on_held(vnode, &replicas, counts.held, counts.stored, changed);
             any |= counts.held > 0;
@@ -201,29 +204,23 @@ impl World {
 
     /// A replica has answered for an entry; whether it was one that was handed on.
     pub(super) fn hint_answered(&mut self, at: usize, id: u64, held: bool) -> bool {
-        let (now, one_is_enough) = (self.now, self.is(Mutant::HintOneAck));
+        let now = Moment(self.now);
         let node = &mut self.nodes[at];
         let Some(Sent { vnode, hash, state, peer }) = node.hints.remove(&id) else {
             return false;
         };
-        let mut tell = |peer: usize| {
-            let about = (hash, state);
-            node.handoff.on_answer(vnode, about, id_of(peer), held, Moment(now));
-        };
-        tell(peer);
-        if held && one_is_enough {
-            self.chart.replicas[vnode.index()].iter().for_each(|&peer| tell(peer));
-        }
+        node.handoff.on_answer(vnode, (hash, state), id_of(peer), held, now);
         true
     }
 
     fn forget_hint(&mut self, at: usize, vnode: VnodeId, (name, found): &(Vec<u8>, Found)) {
         let key = self.key_named(name);
-        let node = &mut self.nodes[at];
+        let node = &self.nodes[at];
         let (wall, actor) = (node.wall(self.now), node.actor());
         let gone = node.keyspace.write(vnode, wall, |keys| keys.forget(name, found.state, actor));
         if gone {
-            node.facts[key] = Facts::default();
+            self.check_forgotten(at, key);
+            self.nodes[at].facts[key] = Facts::default();
             self.ledger.happened.forgotten += 1;
             self.log(at, Logged { vnode, key, bytes: None, facts: Facts::default(), gone: true });
             self.note(|_| format!("{} forgets key {key}, which all replicas have", place(at)));

@@ -28,6 +28,14 @@ pub(super) enum Mutant {
     NoTombstones,
     /// A node whose disk was replaced by an older one takes no new name, and counts.
     NoNewBoot,
+    /// Which lives of others were met is forgotten with the process.
+    MetInMemory,
+    /// Starts are told apart by their numbers alone.
+    NumbersForMarks,
+    /// A node whose disk is empty counts before it has met anybody.
+    UnmetCounts,
+    /// That a node has not yet again what it lost is forgotten with the process.
+    MendingForgotten,
     /// Nobody asks more replicas than usual after a link was lost.
     NotUnsettled,
     /// Replies and frames leave before the log holds what was done.
@@ -42,11 +50,16 @@ pub(super) enum Mutant {
     HintOneAck,
     /// A stand-in writes as a replica, although it forgets.
     HintVector,
+    /// Every replica forgets removals by itself after a while.
+    TimedCollection,
     /// A write that ran and was not confirmed in time says that nothing was done.
     UncertainDenied,
 }
 
 impl Mutant {
+    /// The last of the list: so many rules there are.
+    pub(super) const LAST: Mutant = Mutant::UncertainDenied;
+
     /// Whether this is the rule that is taken away.
     pub(super) fn is(self, rule: Mutant) -> bool {
         self == rule

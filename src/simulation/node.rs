@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::anti_entropy::recovery::Recovery;
 use crate::base::hash::{Digest, HashSeed};
-use crate::base::id::{Actor, Boot, NodeId, VnodeId};
+use crate::base::id::{Actor, NodeId, VnodeId};
 use crate::base::time::UnixMs;
 use crate::coordinator::gather::Revision;
 use crate::coordinator::read::Read;
@@ -13,12 +13,13 @@ use crate::coordinator::stand_in::StandIns;
 use crate::coordinator::tally::Tally;
 use crate::coordinator::write::Write;
 use crate::handoff::machine::{self, Found, Handoff};
+use crate::membership::lives::{Lives, Met};
 use crate::membership::steering::Steering;
 use crate::peer::stream::{Bounds, Incoming, Stream};
 use crate::storage::keyspace::Keyspace;
 
-use super::disk::Disk;
-use super::exchanges::Active;
+use super::disk::{Disk, Life};
+use super::exchanges::{Active, Answering};
 use super::facts::Facts;
 use super::frame::{Frame, Reply};
 use super::handing::Sent;
@@ -84,6 +85,7 @@ pub(super) struct Operation {
     pub(super) digest: Digest,
     pub(super) reply: Reply,
     pub(super) ran: bool,
+    /// How many replicas must hold what is answered, whatever a mutant asks for.
     pub(super) hold: u8,
     pub(super) stand_ins: StandIns,
 }
@@ -106,6 +108,12 @@ pub(super) struct Peer {
     pub(super) steering: Steering,
     /// All that was ever said to it: the stream's frames carry places in here.
     pub(super) said: Vec<Frame>,
+    /// The changes among that, each with its number in the stream.
+    pub(super) changes: Vec<(u64, usize)>,
+    /// Up to which of them the peer has to compare itself: the stream had a gap, or it lost its disk.
+    pub(super) compared: u64,
+    /// Up to which change of its stream it was seen that this node holds what it acknowledges.
+    pub(super) checked: u64,
     /// Whether the writer will look again.
     pub(super) pumping: bool,
     /// The number of the last change that came.
@@ -114,10 +122,15 @@ pub(super) struct Peer {
     pub(super) unresolved: bool,
     pub(super) waiters: VecDeque<(u64, usize, Waiter)>,
     pub(super) met: bool,
-    /// The highest start and boot of the peer that was met.
-    pub(super) start_seen: u32,
-    pub(super) boot_seen: u32,
+    /// The start of this node that the link at hand, or in the making, was told of.
+    pub(super) told_start: u32,
+    /// The peer's life and what it knows of others', until it speaks.
+    pub(super) greeted: Option<(Met, Lives)>,
     pub(super) exchange: Option<Active>,
+    /// Vnodes that the peer compares with this node.
+    pub(super) answering: BTreeMap<usize, Answering>,
+    /// Vnodes (one bit each) that the peer was busy with and that are left alone for a while.
+    pub(super) resting: u32,
     pub(super) exchanges: u32,
     /// Vnodes (one bit each) that the present round compares with it.
     pub(super) round: u32,
@@ -137,14 +150,19 @@ impl Peer {
             incoming: Incoming::default(),
             steering: Steering::new(tuning.patience_ms),
             said: Vec::new(),
+            changes: Vec::new(),
+            compared: 0,
+            checked: 0,
             pumping: false,
             received: 0,
             unresolved: false,
             waiters: VecDeque::new(),
             met: false,
-            start_seen: 0,
-            boot_seen: 0,
+            told_start: 0,
+            greeted: None,
             exchange: None,
+            answering: BTreeMap::new(),
+            resting: 0,
             exchanges: 0,
             round: 0,
         }
@@ -159,8 +177,6 @@ pub(super) struct Node {
     pub(super) paused: bool,
     /// Which process this is: events of an earlier one mean nothing to it.
     pub(super) process: u32,
-    pub(super) boot: u16,
-    pub(super) start: u32,
     /// How far its clock is off, in milliseconds.
     pub(super) skew: i64,
     pub(super) disk: Disk,
@@ -173,6 +189,8 @@ pub(super) struct Node {
     pub(super) hints: BTreeMap<u64, Sent>,
     /// Whether it will be looked at again.
     pub(super) handing: bool,
+    /// With which peer each vnode is compared, and since when.
+    pub(super) engaged: BTreeMap<usize, (usize, u64)>,
     /// What it found last of what it holds for others.
     pub(super) page: (VnodeId, Vec<(Vec<u8>, Found)>),
     pub(super) recovery: Recovery,
@@ -198,8 +216,6 @@ impl Node {
             alive: false,
             paused: false,
             process: 0,
-            boot: 0,
-            start: 0,
             skew: 0,
             disk: Disk::default(),
             keyspace: Keyspace::new(VNODES, SEED),
@@ -209,6 +225,7 @@ impl Node {
             handoff: Handoff::new(handoff_options()),
             hints: BTreeMap::new(),
             handing: false,
+            engaged: BTreeMap::new(),
             page: (VnodeId(0), Vec::new()),
             recovery: Recovery::new(),
             recoveries: 0,
@@ -237,7 +254,17 @@ impl Node {
     }
 
     pub(super) fn actor(&self) -> Actor {
-        Actor::new(self.id, Boot(self.boot))
+        Actor::new(self.id, self.life().boot)
+    }
+
+    /// The life it lives.
+    pub(super) fn life(&self) -> &Life {
+        self.disk.life.as_ref().expect("a process has a life")
+    }
+
+    /// Whether it has met nobody since its folder was made: for all it knows that was wiped.
+    pub(super) fn is_unmet(&self) -> bool {
+        self.disk.met.is_empty()
     }
 
     /// What its clock shows.

@@ -74,6 +74,7 @@ impl World {
         at: usize,
         request: usize,
         ask: Effective,
+        hold: u8,
         stand_ins: StandIns,
         origin: Origin,
     ) {
@@ -94,7 +95,7 @@ impl World {
             digest: self.check_digest(at, key),
             reply: self.look(at, request),
             ran: false,
-            hold: ask.hold,
+            hold,
             stand_ins,
         };
         let id = self.nodes[at].number();

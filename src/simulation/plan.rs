@@ -35,6 +35,9 @@ pub(super) enum Use {
 /// What each key is for.
 pub(super) const USES: [Use; KEYS] = [Use::Register, Use::Counter, Use::Cart, Use::Mixed];
 
+/// The counter's place among them.
+pub(super) const COUNTER: usize = 1;
+
 /// Where keys and vnodes are, for a number of nodes.
 #[derive(Debug)]
 pub(super) struct Chart {
@@ -98,6 +101,8 @@ pub(super) enum Focus {
     Losses,
     /// Splits that leave keys without their replicas.
     StandIns,
+    /// Keys of a strict keyspace that come and go while links break and streams have gaps.
+    Removals,
 }
 
 /// What operators choose.
@@ -140,12 +145,14 @@ impl Plan {
             Focus::Strict => &[(2, 2), (2, 2), (2, 2), (1, 3), (3, 1), (3, 3)],
             Focus::Losses => &[(1, 2), (2, 2), (1, 3), (3, 2)],
             Focus::StandIns => &[(1, 2), (1, 2), (2, 1), (1, 1)],
+            Focus::Removals => &[(2, 2), (2, 2), (1, 3), (2, 3)],
         };
         let (r, w) = contracts[chance.place(contracts.len())];
         let weather = match (focus, chance.below(100)) {
             (Focus::Usual, 0..15) => Weather::Calm,
             (Focus::Usual, 15..50) => Weather::Kills,
             (Focus::Usual, 50..70) | (Focus::Strict | Focus::StandIns, 0..50) => Weather::Network,
+            (Focus::Removals, _) => Weather::Network,
             _ => Weather::Everything,
         };
         Plan {
@@ -161,7 +168,11 @@ impl Plan {
             stale: [0, 0, 3, 10][chance.place(4)],
             tuning: Tuning {
                 patience_ms: [40, 150, 500][chance.place(3)],
-                backlog_bytes: [300, 2_000, 64 << 20][chance.place(3)],
+                backlog_bytes: if focus == Focus::Removals {
+                    1
+                } else {
+                    [300, 2_000, 64 << 20][chance.place(3)]
+                },
             },
             faults: match weather {
                 Weather::Calm => 0,

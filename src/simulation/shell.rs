@@ -6,8 +6,9 @@
 
 use std::rc::Rc;
 
-use crate::base::id::VnodeId;
+use crate::base::id::{Boot, NodeId, VnodeId};
 use crate::base::time::Moment;
+use crate::membership::lives::{Lives, Met};
 use crate::membership::steering::Steering;
 use crate::storage::vnode_write::Merged;
 use crate::value::record;
@@ -37,38 +38,45 @@ impl World {
             return;
         }
         self.nodes[at].forget();
-        let same_actor = self.is(Mutant::SameActor);
+        let mark = self.mark();
+        let (same_actor, forgets) = (self.is(Mutant::SameActor), self.is(Mutant::MendingForgotten));
+        let met_in_memory = self.is(Mutant::MetInMemory);
         let node = &mut self.nodes[at];
-        let life = match node.disk.life {
-            None => Life { boot: 1, start: 1, clean: false },
-            Some(Life { boot, start, clean }) => Life {
-                boot: boot + u16::from(!clean && !same_actor),
-                start: start + 1,
-                clean: false,
-            },
-        };
-        let had_life = node.disk.life.is_some();
-        let was_clean = node.disk.life.is_none_or(|life| life.clean);
+        if met_in_memory {
+            node.disk.met = Lives::default();
+        }
+        let before = node.disk.life.take();
+        let was_away = before.is_some();
+        let was_clean = before.as_ref().is_none_or(|life| life.clean);
+        let was_whole = before.as_ref().is_none_or(|life| life.whole || forgets);
+        let mut life = before.unwrap_or_else(Life::none);
+        life.boot.0 += u16::from(life.boot.0 == 0 || !was_clean && !same_actor);
+        life.clean = false;
+        life.starts.begin(mark);
+        let torn = !was_clean && std::mem::take(&mut node.disk.machine_restarted);
+        let tail = torn || !was_whole;
+        life.whole = !tail;
         node.disk.life = Some(life);
+        node.disk.unaware &= !tail;
         node.alive = true;
-        (node.boot, node.start) = (life.boot, life.start);
         self.replay(at);
+        let unmet = !self.is(Mutant::UnmetCounts) && self.nodes[at].is_unmet();
         let node = &mut self.nodes[at];
-        let tail = had_life && !was_clean && std::mem::take(&mut node.disk.machine_restarted);
-        node.returning = !node.disk.frames.is_empty();
+        node.returning = was_away || unmet;
         self.note(|world| {
             let node = &world.nodes[at];
-            let frames = node.disk.frames.len();
-            format!(
-                "{} starts: boot {} start {} with {frames} frames, tail lost {tail}",
-                place(at),
-                node.boot,
-                node.start
-            )
+            let (frames, own) = (node.disk.frames.len(), node.life().own());
+            format!("{} starts: {own:?} with {frames} frames, lost {tail}", place(at))
         });
         self.begin_recovery(at, tail);
         self.due(at, GREETING_MS, Due::Greeted);
         self.dial_all(at);
+    }
+
+    /// What a start draws. The mutant only counts.
+    fn mark(&mut self) -> u64 {
+        let mark = 1 + self.chance.below(u64::MAX);
+        if self.is(Mutant::NumbersForMarks) { 1 } else { mark }
     }
 
     /// The log is read: what is in it is joined again (invariant 22).
@@ -96,14 +104,18 @@ impl World {
         node.recoveries += 1;
         if tail {
             node.peers.iter_mut().for_each(|peer| peer.incoming.owe());
+            for peer in (0..self.plan.nodes).filter(|&peer| peer != at) {
+                let sent = &mut self.nodes[peer].peers[at];
+                sent.compared = sent.compared.max(sent.stream.appended());
+            }
         }
+        let node = &mut self.nodes[at];
         if tail && !self.plan.mutant.is(Mutant::RecoveringCounts) {
             for vnode in (0..VNODES).map(VnodeId) {
                 let replicas = &self.chart.replicas[vnode.index()];
                 if replicas.contains(&at) {
                     let others = replicas.iter().filter(|&&peer| peer != at);
-                    let others: Vec<_> =
-                        others.map(|&peer| crate::base::id::NodeId(peer as u16 + 1)).collect();
+                    let others: Vec<_> = others.map(|&peer| NodeId(peer as u16 + 1)).collect();
                     node.recovery.begin(vnode, &others, w);
                 }
             }
@@ -146,8 +158,9 @@ impl World {
     /// A node that was away counts as soon as there is nobody in reach that it must compare itself
     /// with.
     pub(super) fn watch_return(&mut self, at: usize) {
+        let unmet = !self.is(Mutant::UnmetCounts) && self.nodes[at].is_unmet();
         let node = &mut self.nodes[at];
-        if node.returning && node.greeted && node.unsettled.is_empty() {
+        if node.returning && node.greeted && node.unsettled.is_empty() && !unmet {
             node.returning = false;
             if node.recovery.is_over() {
                 self.steer_own(at);
@@ -230,43 +243,59 @@ impl World {
         if self.net.pair(at, peer).link != link || !*self.net.open(at, peer) {
             return;
         }
-        let (met, mine) = (self.nodes[at].peers[peer].met, self.nodes[at].start);
-        if !met && greeting.start_seen >= mine {
-            self.remember(at, greeting);
+        if let Some(met) = greeting.lives.of(self.nodes[at].id) {
+            self.remember(at, *met);
         }
-        if self.unrecognised == Some(at) {
-            self.unrecognised = None;
+        if self.nodes[at].peers[peer].told_start != self.nodes[at].life().starts.last() {
+            // The link was greeted in a life that is not lived any more.
+            *self.net.open(at, peer) = false;
+            return self.tell_closed(at, peer);
         }
         let known = &mut self.nodes[at].peers[peer];
-        let before = known.start_seen;
-        known.start_seen = known.start_seen.max(greeting.start);
-        known.boot_seen = known.boot_seen.max(u32::from(greeting.boot));
+        known.greeted = Some((greeting.own, greeting.lives.clone()));
         known.link = Some(link);
         self.note(|_| format!("{} has a link to {}", place(at), place(peer)));
-        let life = u64::from(greeting.start) << 16 | u64::from(greeting.boot);
+        let life = u64::from(greeting.own.start) << 16 | u64::from(greeting.own.boot.0);
         self.steer(at, peer, |peer, now| peer.on_link_up(life, now));
-        self.begin_stream(at, peer, &greeting, before);
+        self.begin_stream(at, peer, &greeting);
+        self.check_regained(at);
         let counts = self.counts(at);
         self.send(at, peer, Frame::Status { counts });
     }
 
-    /// A peer remembers a life of this node that this node does not.
-    fn remember(&mut self, at: usize, greeting: Greeting) {
-        if self.is(Mutant::NoNewBoot) {
+    /// A peer has met this node in the life `met`. If its disk knows nothing of it, another life
+    /// begins, and all links with it.
+    fn remember(&mut self, at: usize, met: Met) {
+        let life = self.nodes[at].life();
+        if self.is(Mutant::NoNewBoot) || life.starts.know(life.boot, &met) {
             return;
         }
-        let node = &mut self.nodes[at];
-        let boot = greeting.boot_seen.max(u32::from(node.boot)) + 1;
-        (node.boot, node.start) = (boot as u16, greeting.start_seen + 1);
-        node.disk.life = Some(Life { boot: node.boot, start: node.start, clean: false });
-        self.note(|_| format!("{} is told of a later life: boot {boot}", place(at)));
+        let mut life = life.clone();
+        life.boot = Boot(life.boot.0.max(met.boot.0) + 1);
+        life.whole = false;
+        let mark = self.mark();
+        life.starts.begin_behind(&met, mark);
+        self.nodes[at].disk.life = Some(life);
+        self.nodes[at].disk.unaware = false;
+        self.note(|world| {
+            let own = world.nodes[at].life().own();
+            format!("{} is told of a life it has forgotten: {own:?}", place(at))
+        });
         self.begin_recovery(at, true);
-        self.tell_status(at);
-        for linked in (0..self.plan.nodes).filter(|&linked| linked != at) {
-            if self.nodes[at].peers[linked].link.is_some() {
-                self.owe(at, linked);
-                self.exchange_next(at, linked);
+        for peer in (0..self.plan.nodes).filter(|&peer| peer != at) {
+            if let Some(link) = self.nodes[at].peers[peer].link {
+                self.lose_link(at, peer, link);
             }
+        }
+    }
+
+    /// The peer speaks, so it has seen what this node knew of its life: it is met.
+    fn meet(&mut self, at: usize, peer: usize) {
+        let node = &mut self.nodes[at];
+        if let Some((life, heard)) = node.peers[peer].greeted.take() {
+            node.disk.met.meet(NodeId(peer as u16 + 1), life);
+            node.disk.met.hear(node.id, &heard);
+            self.watch_return(at);
         }
     }
 
@@ -309,7 +338,7 @@ impl World {
 
     fn link_down(&mut self, at: usize, peer: usize) {
         self.end_stream(at, peer);
-        self.nodes[at].peers[peer].exchange = None;
+        self.end_exchanges(at, peer);
         self.steer(at, peer, Steering::on_link_lost);
         let patience = self.plan.tuning.patience_ms;
         self.due(at, patience, Due::Steer { peer });
@@ -317,7 +346,7 @@ impl World {
         self.due(at, dialed, Due::Refused { peer });
         self.stream_lost(at, peer);
         self.operations_lost(at, peer);
-        self.nodes[at].handoff.on_lost(crate::base::id::NodeId(peer as u16 + 1), Moment(self.now));
+        self.nodes[at].handoff.on_lost(NodeId(peer as u16 + 1), Moment(self.now));
         self.watch_return(at);
     }
 
@@ -360,6 +389,7 @@ impl World {
     // ---- what peers say -----------------------------------------------------------------------
 
     fn hear(&mut self, at: usize, peer: usize, link: u32, frame: Frame) {
+        self.meet(at, peer);
         if matches!(frame, Frame::Resume { .. } | Frame::CaughtUp | Frame::Settled { .. }) {
             self.note(|_| format!("{} hears {frame:?} of {}", place(at), place(peer)));
         }
@@ -373,6 +403,11 @@ impl World {
                 let known = &mut self.nodes[at].peers[peer];
                 known.received = after;
                 known.incoming.on_resume(after, gap);
+                let run = known.incoming.greeting().0;
+                if gap && run == self.nodes[peer].run() {
+                    let sent = &mut self.nodes[peer].peers[at];
+                    sent.compared = sent.compared.max(after);
+                }
             }
             Frame::CaughtUp => {
                 self.acknowledge(at, peer);
@@ -413,7 +448,41 @@ impl World {
         let known = &mut self.nodes[at].peers[peer];
         let upto = known.received;
         known.incoming.on_held(upto);
+        self.check_acknowledged(at, peer, upto);
         self.send(at, peer, Frame::RepAck { upto });
+    }
+
+    /// The log is synced; what was brought back of what was lost is safe with it.
+    pub(super) fn sync(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.disk.sync();
+        node.syncing = false;
+        if let Some(life) = &mut node.disk.life {
+            life.whole |= node.recovery.is_over();
+        }
+        if self.is(Mutant::TimedCollection) {
+            self.collect(at);
+        }
+    }
+
+    /// Only a mutant does so: what was removed is forgotten, whoever may not know of it.
+    fn collect(&mut self, at: usize) {
+        for (name, vnode) in &self.chart.keys {
+            let node = &mut self.nodes[at];
+            let (wall, actor) = (node.wall(self.now), node.actor());
+            node.keyspace.write(*vnode, wall, |keys| {
+                if keys.read().entry(name).is_some_and(|entry| entry.is_tombstone()) {
+                    let state = keys.read().state_digest(name);
+                    keys.forget(name, state, actor);
+                }
+            });
+        }
+    }
+
+    pub(super) fn sync_soon(&mut self, at: usize) {
+        if !std::mem::replace(&mut self.nodes[at].syncing, true) {
+            self.due(at, SYNC_MS, Due::Sync);
+        }
     }
 
     // ---- what is held -------------------------------------------------------------------------
@@ -458,9 +527,7 @@ impl World {
         } else {
             self.nodes[at].disk.write_out();
         }
-        if !std::mem::replace(&mut self.nodes[at].syncing, true) {
-            self.due(at, SYNC_MS, Due::Sync);
-        }
+        self.sync_soon(at);
     }
 
     /// All that `at` holds of `key`, as it travels.

@@ -52,6 +52,9 @@ impl World {
         } else {
             known.stream.sort_in(&bytes, linked)
         };
+        if is_change {
+            known.changes.push((upto, known.said.len() - 1));
+        }
         if linked {
             self.pump(at, peer);
         }
@@ -99,15 +102,14 @@ impl World {
 
     // ---- streams begin and end ----------------------------------------------------------------
 
-    pub(super) fn greeting(&self, from: usize, to: usize) -> Greeting {
-        let node = &self.nodes[from];
-        let peer = &node.peers[to];
-        let (known_run, held) = peer.incoming.greeting();
+    pub(super) fn greeting(&mut self, from: usize, to: usize) -> Greeting {
+        let node = &mut self.nodes[from];
+        let own = node.life().own();
+        node.peers[to].told_start = own.start;
+        let (known_run, held) = node.peers[to].incoming.greeting();
         Greeting {
-            start_seen: peer.start_seen,
-            boot_seen: peer.boot_seen,
-            start: node.start,
-            boot: node.boot,
+            own,
+            lives: node.disk.met.clone(),
             run: node.run(),
             known_run,
             held,
@@ -115,15 +117,8 @@ impl World {
         }
     }
 
-    /// A link to `peer` begins: the stream to it goes on there. `before`: the highest start of the
-    /// peer that was met before.
-    pub(super) fn begin_stream(
-        &mut self,
-        at: usize,
-        peer: usize,
-        greeting: &Greeting,
-        before: u32,
-    ) {
+    /// A link to `peer` begins: the stream to it goes on there.
+    pub(super) fn begin_stream(&mut self, at: usize, peer: usize, greeting: &Greeting) {
         let skips = self.is(Mutant::StreamSkips);
         for vnode in self.shared_vnodes(at, peer) {
             self.wait(at, vnode, peer);
@@ -131,16 +126,19 @@ impl World {
         let node = &mut self.nodes[at];
         let run = node.run();
         let known = &mut node.peers[peer];
-        let (known_run, _) = known.incoming.greeting();
+        let known_run = known.incoming.greeting().0;
+        let met_before = known_run != 0;
+        if known_run != greeting.run {
+            known.checked = 0;
+        }
         known.incoming.link_up(greeting.run);
-        let forgot = greeting.run != known_run && greeting.start <= before;
         let held = (greeting.known_run == run).then_some(greeting.held);
         let held = held.map(|held| (held + u64::from(skips)).min(known.stream.appended()));
-        let begun = known.stream.resume(held, greeting.lossy || forgot);
+        let begun = known.stream.resume(held, greeting.lossy);
         let happened = &mut self.ledger.happened;
-        happened.resumed += u64::from(!begun.gap && before > 0);
+        happened.resumed += u64::from(!begun.gap && met_before);
         happened.resent += begun.changes;
-        happened.gaps += u64::from(begun.gap && before > 0);
+        happened.gaps += u64::from(begun.gap && met_before);
         self.note(|_| format!("{} {begun:?} to {}", place(at), place(peer)));
         self.pump(at, peer);
         self.look_whether_caught_up(at, peer);
@@ -327,5 +325,6 @@ impl World {
         let node = &mut self.nodes[at];
         let counts = node.recovery.is_over() && !node.returning;
         node.reach[at] = if counts { Reach::Up } else { Reach::Recovering };
+        self.check_regained(at);
     }
 }

@@ -1,5 +1,6 @@
 //! The runs: seeds that must be clean, mutants that must be found, and one seed replayed.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::ledger::Happened;
@@ -21,7 +22,7 @@ fn run(seed: u64, mutant: Mutant, focus: Option<Focus>, tracing: bool) -> Report
 
 /// The kind of world that `SIM_FOCUS` names, if it names one; else the seed draws it.
 fn focus() -> Option<Focus> {
-    let all = [Focus::Usual, Focus::Strict, Focus::Losses, Focus::StandIns];
+    let all = [Focus::Usual, Focus::Strict, Focus::Losses, Focus::StandIns, Focus::Removals];
     let named = std::env::var("SIM_FOCUS").ok()?;
     all.into_iter().find(|focus| format!("{focus:?}") == named)
 }
@@ -75,46 +76,49 @@ fn first_breach(mutant: Mutant, focus: Focus, seeds: u64) -> Option<(u64, String
     (0..seeds).find_map(|seed| Some((seed, run(seed, mutant, Some(focus), false).breach?)))
 }
 
-/// Every rule is needed: without it something goes wrong within so many seeds.
+/// Every rule is needed: without it something goes wrong within so many seeds of such worlds.
 const NEEDED: &[(Mutant, Focus, u64)] = &[
+    (Mutant::SameActor, Focus::Losses, 4_000),
     (Mutant::NoPrev, Focus::Losses, 400),
     (Mutant::CountsTwice, Focus::Usual, 20),
+    (Mutant::NoPrecheck, Focus::Strict, 4_000),
+    (Mutant::NoWriteBack, Focus::Strict, 400),
+    (Mutant::LiveOnly, Focus::Removals, 1_000),
+    (Mutant::RecoveringCounts, Focus::Losses, 20),
+    (Mutant::NoWholeExchange, Focus::Losses, 50),
     (Mutant::NoTombstones, Focus::Losses, 400),
     (Mutant::NoNewBoot, Focus::Losses, 400),
+    (Mutant::MetInMemory, Focus::Losses, 400),
+    (Mutant::NumbersForMarks, Focus::Losses, 20),
+    (Mutant::UnmetCounts, Focus::Losses, 20),
+    (Mutant::MendingForgotten, Focus::Losses, 50),
     (Mutant::NotUnsettled, Focus::Usual, 400),
     (Mutant::AckBeforeLog, Focus::Usual, 20),
     (Mutant::ForwardRetried, Focus::Usual, 100),
     (Mutant::NoExchange, Focus::Losses, 400),
+    (Mutant::StreamSkips, Focus::Usual, 20),
+    (Mutant::HintOneAck, Focus::StandIns, 100),
+    (Mutant::HintVector, Focus::StandIns, 4_000),
+    (Mutant::TimedCollection, Focus::Usual, 50),
     (Mutant::UncertainDenied, Focus::Usual, 20),
 ];
 
-/// Rules whose absence shows so rarely in whole clusters that only a long run looks for it. What
-/// they protect has tests of its own, in which their absence shows at once: `value/simulation.rs`,
-/// `coordinator/sim_tests.rs`, `anti_entropy/recovery.rs`, and those of `handoff` and of
-/// `peer/stream.rs`.
-const RARELY_SEEN: &[(Mutant, Focus, u64)] = &[
-    (Mutant::NoWriteBack, Focus::Strict, 20_000),
-    (Mutant::RecoveringCounts, Focus::Losses, 20_000),
-    (Mutant::NoWholeExchange, Focus::Losses, 20_000),
-    (Mutant::SameActor, Focus::Losses, 20_000),
-    (Mutant::NoPrecheck, Focus::Strict, 20_000),
-    (Mutant::LiveOnly, Focus::Strict, 20_000),
-    (Mutant::StreamSkips, Focus::Usual, 20_000),
-    (Mutant::HintOneAck, Focus::StandIns, 20_000),
-    (Mutant::HintVector, Focus::StandIns, 20_000),
-];
-
+/// Prints the table of what each rule's absence did, and when it was noticed.
 #[test]
 fn every_rule_is_needed() {
-    let all = number("SIM_MUTANT_SEEDS");
+    let rules: BTreeSet<usize> = NEEDED.iter().map(|&(mutant, ..)| mutant as usize).collect();
+    assert_eq!(rules, (1..=Mutant::LAST as usize).collect(), "each rule has its line");
+    let most = number("SIM_MUTANT_SEEDS");
     let mut unnoticed = Vec::new();
-    // A long run says how many seeds each rule gets, and takes the others, too.
-    let rare = if all.is_some() { RARELY_SEEN } else { &[] };
-    for &(mutant, focus, seeds) in NEEDED.iter().chain(rare) {
-        match first_breach(mutant, focus, all.unwrap_or(seeds)) {
-            Some((seed, how)) => println!("{mutant:?}: seed {seed}: {how}"),
-            None => unnoticed.push(mutant),
-        }
+    println!("{:17} {:9} {:>6} {:>6}  how", "without", "worlds", "within", "seed");
+    for &(mutant, focus, within) in NEEDED {
+        let breach = first_breach(mutant, focus, most.unwrap_or(within));
+        let (seed, how) = breach.map_or(("-".to_owned(), String::new()), |(seed, how)| {
+            (seed.to_string(), how.chars().take(90).collect())
+        });
+        let (name, worlds) = (format!("{mutant:?}"), format!("{focus:?}"));
+        println!("{name:17} {worlds:9} {within:>6} {seed:>6}  {how}");
+        unnoticed.extend((seed == "-").then_some(mutant));
     }
     assert!(unnoticed.is_empty(), "nobody noticed that these were missing: {unnoticed:?}");
 }

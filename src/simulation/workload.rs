@@ -2,7 +2,7 @@
 
 use super::frame::Outcome;
 use super::ledger::{Ask, Request};
-use super::plan::{Focus, KEYS, USES, Use, Weather};
+use super::plan::{COUNTER, Focus, KEYS, USES, Use, Weather};
 use super::world::{Event, WARM_MS, World, place};
 
 /// A client.
@@ -64,8 +64,14 @@ impl World {
 
     fn draw_request(&mut self) -> (usize, Ask) {
         // A history is judged best where many requests meet.
-        let crowded = self.plan.focus == Focus::Strict && self.chance.percent(70);
-        let key = if crowded { 0 } else { self.chance.place(KEYS) };
+        let crowded = match self.plan.focus {
+            Focus::Strict => Some(0),
+            Focus::StandIns => Some(COUNTER).filter(|_| self.chance.percent(70)),
+            Focus::Removals => Some(2),
+            _ => None,
+        };
+        let crowded = crowded.filter(|_| self.chance.percent(70));
+        let key = crowded.unwrap_or_else(|| self.chance.place(KEYS));
         let fresh = 1_000 + 1_000 * self.ledger.requests.len() as i64;
         let amount = self.chance.between(1, 5) as i64;
         let ask = match (USES[key], self.chance.below(100)) {

@@ -11,13 +11,14 @@ use crate::base::id::VnodeId;
 use crate::membership::steering::Steering;
 
 use super::chance::Chance;
+use super::facts::Writes;
 use super::faults::Fault;
 use super::frame::{Greeting, Told};
 use super::ledger::{Happened, Ledger};
 use super::mutants::Mutant;
 use super::net::Net;
 use super::node::Node;
-use super::plan::{Chart, Focus, Plan, chart};
+use super::plan::{Chart, Focus, KEYS, Plan, chart};
 use super::workload::Client;
 
 /// A world that has not come to rest after this many events never will.
@@ -44,6 +45,17 @@ pub(super) enum Due {
     Exchange {
         peer: usize,
         number: u32,
+    },
+    /// An exchange that the peer began and that does not end.
+    Answered {
+        peer: usize,
+        vnode: usize,
+        number: u32,
+    },
+    /// A vnode that the peer was busy with was left alone for long enough.
+    Rested {
+        peer: usize,
+        vnode: usize,
     },
     /// There may be more to send again.
     Pump {
@@ -165,8 +177,10 @@ pub(super) struct World {
     pub(super) net: Net,
     pub(super) clients: Vec<Client>,
     pub(super) ledger: Ledger,
-    /// The node whose disk was wiped or replaced, until it has been told.
-    pub(super) unrecognised: Option<usize>,
+    /// The writes on each key that each node was ever told of, whatever it has lost since.
+    pub(super) told: Vec<[Writes; KEYS]>,
+    /// What each node's disk lost of what its peers must bring back before it counts again.
+    pub(super) lost: Vec<[Writes; KEYS]>,
     /// Events of paused nodes.
     kept: Vec<(usize, Event)>,
     tracing: bool,
@@ -186,7 +200,8 @@ impl World {
             net: Net::new(plan.nodes),
             clients: Vec::new(),
             ledger: Ledger::default(),
-            unrecognised: None,
+            told: vec![[0; KEYS]; plan.nodes],
+            lost: vec![[0; KEYS]; plan.nodes],
             kept: Vec::new(),
             tracing,
             trace: Vec::new(),
@@ -330,13 +345,15 @@ impl World {
             Due::Greeted => {
                 self.become_greeted(node);
             }
-            Due::Sync => {
-                self.nodes[node].disk.sync();
-                self.nodes[node].syncing = false;
-            }
+            Due::Sync => self.sync(node),
             Due::HandOn => self.hand_on(node),
             Due::WriteOut => self.nodes[node].disk.write_out(),
             Due::Exchange { peer, number } => self.exchange_stuck(node, peer, number),
+            Due::Answered { peer, vnode, number } => self.answer_stuck(node, peer, vnode, number),
+            Due::Rested { peer, vnode } => {
+                self.nodes[node].peers[peer].resting &= !(1 << vnode);
+                self.exchange_next(node, peer);
+            }
             Due::Pump { peer } => {
                 self.nodes[node].peers[peer].pumping = false;
                 self.pump(node, peer);

@@ -15,6 +15,7 @@ mod lane;
 pub mod life;
 pub mod log;
 mod lost;
+pub mod met;
 pub mod pace;
 pub mod place;
 mod rebuild;

@@ -4,7 +4,7 @@
 //! DIR/log/lane-00/0000000007.seg ──┐  roll all lanes at one moment, then
 //!                                  ├─ a second name for the same file (a hard link)
 //! TARGET/log/lane-00/0000000007.seg┘
-//! TARGET/life                         no clean end, no machine, a boot far ahead
+//! TARGET/life                         no clean end, not whole, a boot far ahead
 //! ```
 //!
 //! Sealed segments never change, so a name is as good as a copy: no fork, no copying, and as much
@@ -18,7 +18,7 @@
 //! it.
 //!
 //! A node that starts from a snapshot has forgotten what was acknowledged since. So its life says
-//! neither that it ended cleanly nor on which machine, and its boot is [`BOOT_LEAP`] ahead: in the
+//! that it did not end cleanly and is not whole, and its boot is [`BOOT_LEAP`] ahead: in the
 //! meantime the original may have lived further lives, and no two may share a number.
 
 use std::fs;
@@ -97,8 +97,9 @@ fn restored(life: &life::Lived) -> life::Lived {
     let boot = Boot(life.boot.0.saturating_add(BOOT_LEAP).min(u16::MAX - 1));
     life::Lived {
         boot,
-        start: life.start,
+        starts: life.starts.clone(),
         clean: false,
+        whole: false,
         machine: String::new(),
         layout: life.layout,
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use crate::base::id::Boot;
+use crate::membership::lives::{Met, Starts};
 
 use super::compaction::Stepped;
 use super::compaction_tests::{LAYOUT, Store, live_large};
@@ -15,7 +16,8 @@ use super::life::{self, Life, Lived};
 use super::snapshot::{BOOT_LEAP, Snapshot, snapshot};
 
 fn lived() -> Lived {
-    Lived { boot: Boot(7), start: 3, clean: true, machine: "here".to_owned(), layout: Some(LAYOUT) }
+    let (starts, machine) = (Starts::marked(1, [10, 20, 30]), "here".to_owned());
+    Lived { boot: Boot(7), starts, clean: true, whole: true, machine, layout: Some(LAYOUT) }
 }
 
 fn take(store: &Store, target: &Path) -> io::Result<Snapshot> {
@@ -57,8 +59,11 @@ fn a_node_starts_from_a_snapshot_and_the_original_goes_on() {
     let said = life::read(&target).unwrap().unwrap();
     assert_eq!((said.boot, said.clean, &said.machine[..]), (Boot(7 + BOOT_LEAP), false, ""));
     let life = Life::begin(&target, LAYOUT).unwrap();
-    assert_eq!(life.boot(), Boot(8 + BOOT_LEAP));
-    assert!(life.machine_restarted() && !life.was_clean());
+    assert_eq!((life.boot(), life.own().start), (Boot(8 + BOOT_LEAP), 4));
+    assert!(life.machine_restarted() && !life.was_clean() && !life.is_whole());
+    // The original has lived on: who has met that finds the snapshot out.
+    assert!(!life.remind(&Met { start: 3, boot: Boot(7), mark: 30 }).unwrap());
+    assert!(life.remind(&Met { start: 4, boot: Boot(7), mark: 40 }).unwrap());
 }
 
 /// A writer changes a key of one lane and then one of the other, over and over: whatever the
