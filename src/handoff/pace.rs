@@ -86,7 +86,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { rate_min: 1 << 20, rate_max: 32 << 20, rate_start: 2 << 20 }
+        Options { rate_min: 4 << 20, rate_max: 32 << 20, rate_start: 4 << 20 }
     }
 }
 
