@@ -368,25 +368,40 @@ def headline(options, what="Kvorum and Redis on one machine"):
 """
 
 
-def main():
-    sections = {"one": one_node, "three": three_nodes, "memory": memory}
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a tenth of the requests and keys")
+def add_options(parser, amounts):
+    """What every measurement is told; `--quick` takes a tenth of these amounts."""
+    parser.add_argument("--quick", action="store_true", help=f"a tenth of the requests and {amounts}")
     parser.add_argument("--rounds", type=int, help="rounds of each load (default: 5, quick: 3)")
-    parser.add_argument("--only", default=",".join(sections), help="of one,three,memory")
     parser.add_argument("--kvorum", default="target/release/kvorum", help="the binary to measure")
     parser.add_argument("--kvorum-args", default="", help="more arguments for `kvorum server`")
-    parser.add_argument("--wait-load", default="target/release/examples/wait_load")
     parser.add_argument("--output", help="a file for the tables as well")
+
+
+def parse(parser):
     options = parser.parse_args()
     options.rounds = options.rounds or (3 if options.quick else 5)
-    out = [headline(options)]
-    for name in options.only.split(","):
-        sections[name](options, out)
+    return options
+
+
+def publish(options, out):
+    """Prints the report, and writes it where that is asked for."""
     text = "\n".join(out)
     print(text)
     if options.output:
         pathlib.Path(options.output).write_text(text)
+
+
+def main():
+    sections = {"one": one_node, "three": three_nodes, "memory": memory}
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add_options(parser, "keys")
+    parser.add_argument("--only", default=",".join(sections), help="of one,three,memory")
+    parser.add_argument("--wait-load", default="target/release/examples/wait_load")
+    options = parse(parser)
+    out = [headline(options)]
+    for name in options.only.split(","):
+        sections[name](options, out)
+    publish(options, out)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Run it by scripts/bench_collections.sh. The rules are those of bench.py.
 """
 
 import argparse
-import pathlib
 import re
 import socket
 import statistics
@@ -169,23 +168,15 @@ def main():
     sections = {"commands": one_node(commands), "memory": one_node(memory), "large": large}
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sections", nargs="*", metavar="SECTION", help="of " + ", ".join(sections) + "; all without")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the requests and elements")
-    parser.add_argument("--rounds", type=int, help="rounds of each load (default: 5, quick: 3)")
-    parser.add_argument("--kvorum", default="target/release/kvorum", help="the binary to measure")
-    parser.add_argument("--kvorum-args", default="", help="more arguments for `kvorum server`")
-    parser.add_argument("--output", help="a file for the tables as well")
-    options = parser.parse_args()
-    options.rounds = options.rounds or (3 if options.quick else 5)
+    bench.add_options(parser, "elements")
+    options = bench.parse(parser)
     unknown = set(options.sections) - set(sections)
     if unknown:
         parser.error(f"no such section: {', '.join(sorted(unknown))}")
     out = [bench.headline(options, "Collections of Kvorum and of Redis")]
     for name in options.sections or sections:
         sections[name](options, out)
-    text = "\n".join(out)
-    print(text)
-    if options.output:
-        pathlib.Path(options.output).write_text(text)
+    bench.publish(options, out)
 
 
 if __name__ == "__main__":

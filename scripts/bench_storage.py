@@ -413,27 +413,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sections", nargs="*", default=list(sections), metavar="SECTION",
                         help=f"of {', '.join(sections)}; all without")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the requests and keys")
-    parser.add_argument("--rounds", type=int, help="rounds of each load (default: 5, quick: 3)")
+    bench.add_options(parser, "keys")
     parser.add_argument("--dir", help="where the data goes (default: the temporary folder)")
-    parser.add_argument("--kvorum", default="target/release/kvorum", help="the binary to measure")
-    parser.add_argument("--kvorum-args", default="", help="more arguments for `kvorum server`")
     parser.add_argument("--storage-load", default="target/release/examples/storage_load")
     parser.add_argument("--rate", type=int, default=20_000, help="compaction: writes per second")
     parser.add_argument("--seconds", type=int, help="compaction: how long (default: 120, quick: 30)")
-    parser.add_argument("--output", help="a file for the tables as well")
-    options = parser.parse_args()
-    options.rounds = options.rounds or (3 if options.quick else 5)
+    options = bench.parse(parser)
     for name in options.sections:
         if name not in sections:
             parser.error(f"no section {name!r}; there are {', '.join(sections)}")
     out = [bench.headline(options, "Kvorum's storage engine beside Redis's")]
     for name in options.sections:
         sections[name](options, out)
-    text = "\n".join(out)
-    print(text)
-    if options.output:
-        pathlib.Path(options.output).write_text(text)
+    bench.publish(options, out)
 
 
 try:

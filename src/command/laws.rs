@@ -19,11 +19,10 @@ use std::collections::BTreeMap;
 use crate::base::id::Actor;
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::resp::reply::{Protocol, Reply};
-use crate::value::apply::Delta;
 use crate::value::change::Change;
 use crate::value::element::Element;
 use crate::value::entry::Entry;
-use crate::value::record::{decode, encode_delta, encode_short, encode_whole};
+use crate::value::record::{decode, encode_made};
 use crate::value::view::{Kind, View, Views};
 use crate::version::laws::tries;
 
@@ -77,11 +76,7 @@ impl Keyspace for Node {
         let delta = entry.apply(change, dot, self.now).expect("room");
         self.clock = entry.hlc_max();
         let mut bytes = Vec::new();
-        match delta {
-            Delta::Whole => encode_whole(&mut bytes, key, entry),
-            Delta::Fragment(fragment) => encode_delta(&mut bytes, key, &fragment),
-            Delta::Short(fragment) => encode_short(&mut bytes, key, &fragment),
-        }
+        encode_made(&mut bytes, key, &delta, entry);
         self.outbox.push(bytes);
     }
 }

@@ -63,17 +63,14 @@ impl VnodeRead<'_> {
 
     /// The only key of this hash and what it holds, if that is compared in parts.
     pub fn in_parts(&self, hash: u64) -> Option<(&[u8], &Entry)> {
-        let mut found = Vec::new();
-        self.table.get(hash, |(block, _)| {
-            if block.tag() == tag_of(hash) && self.seed.key(block.key()) == hash {
-                found.push(block.place());
-            }
-            false
-        });
-        let [_] = found[..] else { return None };
         let is_it =
             |block: &Block| block.tag() == tag_of(hash) && self.seed.key(block.key()) == hash;
-        let (block, _) = self.table.get(hash, |(block, _)| is_it(block))?;
+        let mut found = 0;
+        self.table.get(hash, |(block, _)| {
+            found += usize::from(is_it(block));
+            false
+        });
+        let (block, _) = self.table.get(hash, |(block, _)| found == 1 && is_it(block))?;
         match block.form() {
             Form::Large(entry) if goes_in_parts(entry) => Some((block.key(), entry)),
             _ => None,

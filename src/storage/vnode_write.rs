@@ -25,7 +25,7 @@ use crate::value::entry::Entry;
 use crate::value::packed::pack;
 use crate::value::plain::{Plain, PlainJoin, expire_after, join_plain, put_over};
 use crate::value::record::{
-    Record, encode_delta, encode_encoded, encode_plain, encode_short, encode_whole, encoded_size,
+    Record, encode_encoded, encode_made, encode_plain, encode_whole, encoded_size,
 };
 use crate::value::view::{Missing, View, Views};
 
@@ -259,11 +259,7 @@ impl VnodeWrite<'_> {
             Delta::Short(short) => short.len(),
             _ => 0,
         };
-        let write = |out: &mut BytesMut| match &delta {
-            Delta::Short(short) => encode_short(out, key, short),
-            Delta::Fragment(fragment) => encode_delta(out, key, fragment),
-            Delta::Whole => unreachable!("one edit is no whole entry"),
-        };
+        let write = |out: &mut BytesMut| encode_made(out, key, &delta, entry);
         let start = out.len();
         if !sole {
             write(out);
@@ -339,10 +335,8 @@ impl VnodeWrite<'_> {
             entry.encode(&mut encoded);
         }
         match &delta {
-            Delta::Whole if is_large => encode_whole(out, key, &entry),
-            Delta::Whole => encode_encoded(out, key, &encoded),
-            Delta::Fragment(fragment) => encode_delta(out, key, fragment),
-            Delta::Short(short) => encode_short(out, key, short),
+            Delta::Whole if !is_large => encode_encoded(out, key, &encoded),
+            delta => encode_made(out, key, delta, &entry),
         }
         if self.vnode.sole && entry.is_tombstone() {
             self.forget_sole(hash, key, || entry);

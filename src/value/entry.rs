@@ -489,7 +489,15 @@ impl Entry {
 
     /// Appends what is alive.
     pub(super) fn encode_store(&self, out: &mut impl Put) {
-        encode_metas(out, &self.meta);
+        out.put_varint(self.meta.len() as u64);
+        for meta in &self.meta {
+            encode_dot(out, meta.dot);
+            let kind = KINDS.iter().position(|kind| *kind == meta.kind).unwrap_or(0) as u8;
+            out.put_u8(kind | u8::from(meta.expire_at.is_some()) << 7);
+            if let Some(at) = meta.expire_at {
+                out.put_varint(at.0);
+            }
+        }
         let string = if self.string.is_empty() { 0 } else { STRING };
         out.put_u8(self.bodies.len() as u8 | string);
         if string > 0 {
@@ -607,19 +615,6 @@ fn pruned(cell: &Cell<'_>) -> New<'static> {
     let mut winners = register.clone();
     winners.prune_losers();
     if winners == register { New::Keep } else { New::Register(winners) }
-}
-
-/// Appends metas.
-fn encode_metas(out: &mut impl Put, metas: &[Meta]) {
-    out.put_varint(metas.len() as u64);
-    for meta in metas {
-        encode_dot(out, meta.dot);
-        let kind = KINDS.iter().position(|kind| *kind == meta.kind).unwrap_or(0) as u8;
-        out.put_u8(kind | u8::from(meta.expire_at.is_some()) << 7);
-        if let Some(at) = meta.expire_at {
-            out.put_varint(at.0);
-        }
-    }
 }
 
 fn decode_meta(cursor: &mut Cursor<'_>) -> Result<Meta, WireError> {

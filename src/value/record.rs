@@ -23,6 +23,7 @@ use crate::base::time::{Hlc, UnixMs};
 use crate::base::wire::{Cursor, Put, WireError};
 use crate::version::context::decode_n;
 
+use super::apply::Delta;
 use super::entry::Entry;
 use super::fragment::Fragment;
 use super::part::Part;
@@ -163,7 +164,7 @@ pub fn encode_delta(out: &mut impl Put, key: &[u8], fragment: &Fragment) {
 }
 
 /// Appends the record of a fragment of which these are the bytes in its short form.
-pub fn encode_short(out: &mut impl Put, key: &[u8], short: &[u8]) {
+fn encode_short(out: &mut impl Put, key: &[u8], short: &[u8]) {
     out.put_u8(SHORT);
     out.put_bytes(key);
     out.put(short);
@@ -174,6 +175,15 @@ pub fn encode_part(out: &mut impl Put, key: &[u8], part: &Part) {
     out.put_u8(PART);
     out.put_bytes(key);
     part.encode(out);
+}
+
+/// Appends the record of what a change made of `entry`.
+pub fn encode_made(out: &mut impl Put, key: &[u8], delta: &Delta, entry: &Entry) {
+    match delta {
+        Delta::Whole => encode_whole(out, key, entry),
+        Delta::Fragment(fragment) => encode_delta(out, key, fragment),
+        Delta::Short(short) => encode_short(out, key, short),
+    }
 }
 
 /// The key of a record, without reading the rest.

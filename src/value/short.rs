@@ -28,7 +28,7 @@ use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::base::wire::{Cursor, Put, WireError};
 use crate::version::context::{Mark, decode_n};
 
-use super::body::leaf::New;
+use super::body::leaf::{New, unzigzag, zigzag};
 use super::element::{FIRST_STEP, PLAIN_NAME_SIZE, kind_of, place_name, split_name, tag};
 use super::entry::Entry;
 use super::fragment::Fragment;
@@ -112,7 +112,7 @@ impl<'a> Short<'a> {
             out.put_varint(u64::from(mark.n));
         }
         match step {
-            Some(step) => out.put_varint(zigzag(step.wrapping_sub(FIRST_STEP))),
+            Some(step) => out.put_varint(zigzag(step, FIRST_STEP)),
             None => out.put_bytes(&self.name),
         }
         if let Some(at) = expire_at {
@@ -159,7 +159,7 @@ impl<'a> Short<'a> {
         if head & PLACE == 0 {
             short.name = SmallVec::from_slice(cursor.bytes()?);
         } else {
-            let step = unzigzag(cursor.varint()?).wrapping_add(FIRST_STEP);
+            let step = unzigzag(cursor.varint()?, FIRST_STEP);
             let born = short.told_dot().ok_or(MALFORMED)?;
             short.name = SmallVec::from_slice(&place_name(step, born));
         }
@@ -197,15 +197,6 @@ impl<'a> Short<'a> {
         }
         Fragment::new(self.dot, Some(self.prev), part, gone)
     }
-}
-
-fn zigzag(by: u64) -> u64 {
-    let by = by as i64;
-    (by << 1 ^ by >> 63) as u64
-}
-
-fn unzigzag(by: u64) -> u64 {
-    by >> 1 ^ (by & 1).wrapping_neg()
 }
 
 #[cfg(test)]

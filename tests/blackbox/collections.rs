@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::support::client::{Client, Value};
 use crate::support::cluster::{Cluster, Options};
+use crate::support::divergence;
 use crate::support::poll::until;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -61,18 +62,7 @@ fn members(client: &mut Client, words: &str) -> Vec<String> {
 
 /// Waits until every replica of every vnode was reached and holds the same.
 fn await_equal(cluster: &Cluster) {
-    until("all replicas are the same", SOON, || {
-        let told = cluster.client(1).say("KV.DIVERGENCE").map_err(|error| error.to_string())?;
-        let Value::Array(items) = &told else { return Err(format!("{told:?}")) };
-        let said = |name: &str| {
-            let at = items.iter().position(|item| item.last_string() == Some(name.as_bytes()));
-            at.and_then(|at| items.get(at + 1))
-        };
-        let is_equal = said("keys-differing") == Some(&Value::Integer(0))
-            && said("unreachable") == Some(&Value::Array(vec![]))
-            && said("vnodes-compared").is_some_and(|compared| *compared != Value::Integer(0));
-        if is_equal { Ok(()) } else { Err(format!("{told:?}")) }
-    });
+    divergence::await_equal(cluster, 256, SOON);
 }
 
 const BEGINNING: [&str; 5] = [
@@ -83,12 +73,18 @@ const BEGINNING: [&str; 5] = [
     "SET number 10",
 ];
 
-#[test]
-fn both_sides_work_is_there_after_a_split() {
+/// A cluster whose nodes all hold the beginning, node 1 cut off from the other two.
+fn split() -> Cluster {
     let cluster = Cluster::with(Options::new(3, 3, 1, 1).cuttable());
     BEGINNING.iter().for_each(|words| assert_eq!(write(&mut cluster.client(1), words), 0));
     await_equal(&cluster);
     cluster.split(&[1], &[2, 3]);
+    cluster
+}
+
+#[test]
+fn both_sides_work_is_there_after_a_split() {
+    let cluster = split();
     let (mut counted, mut fielded, mut scored, mut pushed) = (0, 0, 0, 0);
     for side in [1, 2] {
         let mut client = cluster.client(side);
@@ -143,10 +139,7 @@ fn both_sides_work_is_there_after_a_split() {
 
 #[test]
 fn what_was_added_survives_a_removal_that_had_not_seen_it() {
-    let cluster = Cluster::with(Options::new(3, 3, 1, 1).cuttable());
-    BEGINNING.iter().for_each(|words| assert_eq!(write(&mut cluster.client(1), words), 0));
-    await_equal(&cluster);
-    cluster.split(&[1], &[2, 3]);
+    let cluster = split();
     for key in ["fields", "members", "scores", "items"] {
         write(&mut cluster.client(1), &format!("DEL {key}"));
         assert_eq!(number(&mut cluster.client(1), &format!("EXISTS {key}")), 0.0);

@@ -8,19 +8,10 @@ use std::time::Duration;
 
 use crate::support::client::{Client, Value};
 use crate::support::cluster::{Cluster, Options};
+use crate::support::divergence::{self, pairs};
 use crate::support::poll::until;
 
 const MENDED_WITHIN: Duration = Duration::from_secs(30);
-
-/// A reply of pairs, by name.
-fn pairs(reply: Value) -> BTreeMap<String, Value> {
-    let Value::Array(items) = reply else { panic!("not pairs: {reply:?}") };
-    let name = |value: &Value| match value {
-        Value::Bulk(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        _ => panic!("not a name: {value:?}"),
-    };
-    items.chunks_exact(2).map(|pair| (name(&pair[0]), pair[1].clone())).collect()
-}
 
 fn number(pairs: &BTreeMap<String, Value>, name: &str) -> i64 {
     match pairs.get(name) {
@@ -30,7 +21,7 @@ fn number(pairs: &BTreeMap<String, Value>, name: &str) -> i64 {
 }
 
 fn divergence(client: &mut Client) -> BTreeMap<String, Value> {
-    pairs(client.say("KV.DIVERGENCE").expect("an answer"))
+    pairs(&client.say("KV.DIVERGENCE").expect("an answer"))
 }
 
 fn count(cluster: &Cluster, node: usize, field: &str) -> u64 {
@@ -50,13 +41,7 @@ fn noise(len: usize) -> String {
 }
 
 fn await_equal(cluster: &Cluster, vnodes: i64) {
-    until("all replicas are the same", MENDED_WITHIN, || {
-        let told = divergence(&mut cluster.client(1));
-        let equal = number(&told, "vnodes-compared") == vnodes
-            && number(&told, "keys-differing") == 0
-            && told["unreachable"] == Value::Array(vec![]);
-        if equal { Ok(()) } else { Err(format!("{told:?}")) }
-    });
+    divergence::await_equal(cluster, vnodes, MENDED_WITHIN);
 }
 
 fn await_settled(cluster: &Cluster) {
@@ -151,7 +136,7 @@ fn an_operator_has_everything_compared() {
     let begun = client.say("KV.REPAIR").expect("an answer");
     assert_eq!(begun, Value::Integer(256 * 2 * 2), "two others, two passes");
     until("the repair is through", MENDED_WITHIN, || {
-        let told = pairs(client.say("KV.REPAIR STATUS").expect("an answer"));
+        let told = pairs(&client.say("KV.REPAIR STATUS").expect("an answer"));
         let over = number(&told, "pending") == 0 && number(&told, "done") == 256 * 2 * 2;
         if over { Ok(()) } else { Err(format!("{told:?}")) }
     });

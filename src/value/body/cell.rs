@@ -11,7 +11,7 @@ use crate::value::packed::Packed;
 use crate::value::register::{Register, Sibling};
 use crate::value::view::{Body as Shown, Kind};
 
-use super::leaf::{Cell, Item, Name};
+use super::leaf::{Cell, Item, Name, New};
 
 /// The register that a cell is.
 pub(in crate::value) fn register_of(cell: &Cell<'_>) -> Register {
@@ -20,6 +20,14 @@ pub(in crate::value) fn register_of(cell: &Cell<'_>) -> Register {
         Cell::Register(bytes) => {
             Register::decode(&mut Cursor::new(bytes)).expect("a stored register decodes")
         }
+    }
+}
+
+/// What writes a cell as it is.
+pub(super) fn rewritten<'a>(cell: &Cell<'a>) -> New<'a> {
+    match *cell {
+        Cell::Single { dot, value, expire_at } => New::Single { dot, value, expire_at },
+        Cell::Register(_) => New::Register(register_of(cell)),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::value::packed::Packed;
 use crate::value::register::{Register, decode_packed};
 use crate::value::view::Kind;
 
+use super::cell::rewritten;
 use super::rows::Run;
 
 const FORM: u8 = 3;
@@ -156,12 +157,14 @@ const NEAR: usize = 8;
 /// Most bytes that an element takes beside name and value.
 const AROUND: usize = 48;
 
-fn zigzag(value: u64, from: u64) -> u64 {
+/// How far a value is from another, so that what is near is small.
+pub(in crate::value) fn zigzag(value: u64, from: u64) -> u64 {
     let by = value.wrapping_sub(from) as i64;
     (by << 1 ^ by >> 63) as u64
 }
 
-fn unzigzag(by: u64, from: u64) -> u64 {
+/// The value that is so far from another.
+pub(in crate::value) fn unzigzag(by: u64, from: u64) -> u64 {
     from.wrapping_add(by >> 1 ^ (by & 1).wrapping_neg())
 }
 
@@ -356,15 +359,8 @@ impl Leaf {
 
     /// Appends an element that another leaf of the same body holds.
     pub(super) fn take_over(&mut self, sight: Sight<'_>, item: &Item<'_>) {
-        let new = match item.cell {
-            Cell::Single { dot, value, expire_at } => New::Single { dot, value, expire_at },
-            Cell::Register(bytes) => {
-                let mut cursor = Cursor::new(bytes);
-                New::Register(Register::decode(&mut cursor).expect("a stored register decodes"))
-            }
-        };
         let end = self.bytes.len();
-        self.write(sight, end, end, item.name.bytes(), &new);
+        self.write(sight, end, end, item.name.bytes(), &rewritten(&item.cell));
     }
 
     fn splice(&mut self, start: usize, end: usize, with: &[u8]) {

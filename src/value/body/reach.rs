@@ -7,10 +7,11 @@ use std::ops::RangeInclusive;
 
 use crate::base::hash::Digest;
 use crate::value::digest::Terms;
+use crate::value::element::first_step;
 use crate::value::view::Kind;
 
-use super::cell::{digest_of, register_of};
-use super::leaf::{Cell, Item, Leaf, New};
+use super::cell::{digest_of, rewritten};
+use super::leaf::{Item, Leaf};
 use super::rows::Spot;
 use super::{Body, Sight};
 
@@ -25,19 +26,11 @@ pub struct Reach {
     pub next: Option<u64>,
 }
 
-/// The front of a list's position.
-fn front(name: &[u8]) -> u64 {
-    let mut front = [0; 8];
-    let len = name.len().min(8);
-    front[..len].copy_from_slice(&name[..len]);
-    u64::from_be_bytes(front)
-}
-
 impl Body {
     /// Where an element stands in the order.
     fn order_of(&self, name: &[u8]) -> u64 {
         match self.kind {
-            Kind::List => front(name),
+            Kind::List => first_step(name),
             _ => self.seed.key(name),
         }
     }
@@ -45,7 +38,7 @@ impl Body {
     /// The first of the order that a leaf may hold.
     fn begin_of(&self, leaf: &Leaf) -> u64 {
         match self.kind {
-            Kind::List if leaf.count > 0 => front(leaf.item(self.sight(), 0).name.bytes()),
+            Kind::List if leaf.count > 0 => first_step(leaf.item(self.sight(), 0).name.bytes()),
             Kind::List => 0,
             _ => leaf.lower,
         }
@@ -122,10 +115,7 @@ impl Body {
         let mut part = Body::new(self.kind, self.seed);
         for range in ranges {
             self.visit_range(range, usize::MAX, |item| {
-                part.update(item.name.bytes(), |_| match item.cell {
-                    Cell::Single { dot, value, expire_at } => New::Single { dot, value, expire_at },
-                    cell => New::Register(register_of(&cell)),
-                });
+                part.update(item.name.bytes(), |_| rewritten(&item.cell));
             });
         }
         part

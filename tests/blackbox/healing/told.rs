@@ -1,10 +1,10 @@
 //! What nodes tell of each other and of their replicas: KV.STATUS, KV.DIVERGENCE, INFO.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::support::client::{Client, Value};
 use crate::support::cluster::Cluster;
+use crate::support::divergence::{self, pairs, text};
 use crate::support::poll::until;
 
 /// Longest time from the end of a failure until replicas are the same again, or a node counts.
@@ -12,16 +12,6 @@ pub(super) const HEALED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Vnodes of every cluster here.
 const VNODES: i64 = 256;
-
-/// A reply of names and values.
-pub(super) fn pairs(reply: &Value) -> BTreeMap<String, Value> {
-    let Value::Array(items) = reply else { panic!("not pairs: {reply:?}") };
-    items.chunks_exact(2).map(|pair| (text(&pair[0]), pair[1].clone())).collect()
-}
-
-fn text(value: &Value) -> String {
-    String::from_utf8_lossy(value.last_string().unwrap_or_default()).into_owned()
-}
 
 /// How node `asked` sees node `of`: `state` (is it sent commands) and `gossip` (is it alive).
 pub(super) fn seen(cluster: &Cluster, asked: usize, of: usize) -> Result<(String, String), String> {
@@ -44,17 +34,7 @@ pub(super) fn await_up(cluster: &Cluster, asked: &[usize], of: usize) {
 
 /// Waits until every replica of every vnode was reached and holds the same.
 pub(super) fn await_equal(cluster: &Cluster) {
-    until("all replicas are the same", HEALED_WITHIN, || {
-        let reply = cluster.client(1).say("KV.DIVERGENCE").map_err(|error| error.to_string())?;
-        if reply.error_code().is_some() {
-            return Err(format!("{reply:?}"));
-        }
-        let told = pairs(&reply);
-        let is_equal = told["vnodes-compared"] == Value::Integer(VNODES)
-            && told["keys-differing"] == Value::Integer(0)
-            && told["unreachable"] == Value::Array(vec![]);
-        if is_equal { Ok(()) } else { Err(format!("{told:?}")) }
-    });
+    divergence::await_equal(cluster, VNODES, HEALED_WITHIN);
 }
 
 /// A counter of `INFO`, summed over nodes.

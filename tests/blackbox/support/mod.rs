@@ -4,6 +4,7 @@
 
 pub(crate) mod client;
 pub(crate) mod cluster;
+pub(crate) mod divergence;
 pub(crate) mod filler;
 pub(crate) mod linearizable;
 pub(crate) mod links;
