@@ -177,6 +177,17 @@ class Figures:
         self.per_cpu.append(requests / max(servers.cpu_seconds() - before, 1 / TICKS))
 
 
+def await_idle(servers):
+    """Waits until the servers do nothing any more, 30 s at most."""
+    before = servers.cpu_seconds()
+    for _ in range(60):
+        time.sleep(0.5)
+        now = servers.cpu_seconds()
+        if now - before <= 0.01:
+            return
+        before = now
+
+
 def shown(values):
     middle = statistics.median(values)
     spread = (max(values) - min(values)) / 2 / middle
@@ -187,11 +198,15 @@ def ratio(ours, theirs):
     return f"{statistics.median(ours) / statistics.median(theirs):.2f}"
 
 
-def compare(options, requests, contestants):
-    """Runs `contestants` (name → servers and load) in turns, and answers their figures by name."""
+def compare(options, requests, contestants, prepare=lambda servers: None):
+    """Runs `contestants` (name → servers and load) in turns, and answers their figures by name.
+
+    `prepare` is done before each round, and is not counted.
+    """
     figures = {name: Figures() for name in contestants}
     for _ in range(options.rounds):
         for name, (servers, load) in contestants.items():
+            prepare(servers)
             figures[name].round(servers, requests, load)
     return figures
 
