@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use smallvec::SmallVec;
+
 /// Why bytes could not be read. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WireError {
@@ -50,6 +52,7 @@ pub trait Put {
         self.put(&value.to_le_bytes());
     }
     /// Appends a LEB128 varint: 1 to 10 bytes.
+    #[inline]
     fn put_varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.put_u8(value as u8 | 0x80);
@@ -67,6 +70,64 @@ pub trait Put {
 impl Put for Vec<u8> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
+    }
+}
+
+impl<const N: usize> Put for SmallVec<[u8; N]>
+where
+    [u8; N]: smallvec::Array<Item = u8>,
+{
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn put_u8(&mut self, value: u8) {
+        self.push(value);
+    }
+}
+
+/// Room for a few bytes that are put together before they are copied to where they belong: that is
+/// cheaper than to append to something that may have to grow, each time.
+#[derive(Debug)]
+pub struct Few {
+    bytes: [u8; FEW_SIZE],
+    len: usize,
+}
+
+/// Bytes that [`Few`] has room for.
+pub const FEW_SIZE: usize = 160;
+
+impl Few {
+    /// None yet.
+    pub const fn new() -> Few {
+        Few { bytes: [0; FEW_SIZE], len: 0 }
+    }
+
+    /// What was put there.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Default for Few {
+    fn default() -> Few {
+        Few::new()
+    }
+}
+
+/// # Panics
+/// If there is no room.
+impl Put for Few {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    #[inline]
+    fn put_u8(&mut self, value: u8) {
+        self.bytes[self.len] = value;
+        self.len += 1;
     }
 }
 

@@ -231,7 +231,7 @@ pub fn lrange(call: &mut Call<'_, '_>) {
         };
         let places = span(start, stop, list.len());
         call.reply.array(places.len());
-        list.range(places).for_each(|element| call.reply.bulk(&element.value));
+        list.each_value(places, |value| call.reply.bulk(value));
         Ok(())
     });
 }

@@ -21,7 +21,10 @@ pub fn sadd(call: &mut Call<'_, '_>) {
         let view = call.views.view(key);
         let members = elements(view.as_ref(), Kind::Set)?;
         let added = named().filter(|member| !members.contains(member)).count();
-        call.changes.push((key, Change::edit(Kind::Set, named().map(Edit::member))));
+        // Elsewhere a member that is there may be removed at the same time: to add wins.
+        if added > 0 || !call.views.is_sole() {
+            call.changes.push((key, Change::edit(Kind::Set, named().map(Edit::member))));
+        }
         call.reply.integer(added as i64);
         Ok(())
     });

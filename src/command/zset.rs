@@ -163,7 +163,10 @@ fn add<'a>(call: &mut Call<'a, '_>, incr: bool) -> Result<(), Fault<'a>> {
         let old = made.get(name).copied().or_else(|| fields.score(name));
         let Some(new) = options.result(old, *asked)? else { continue };
         let pair = Pair { name, old, new };
-        edits.push(if options.incr { pair.counted() } else { pair.set() });
+        // Elsewhere a member that is there may be removed at the same time: to add wins.
+        if old != Some(new) || !call.views.is_sole() {
+            edits.push(if options.incr { pair.counted() } else { pair.set() });
+        }
         added += i64::from(old.is_none());
         updated += i64::from(old.is_some_and(|old| old != new));
         if scores.len() > 1 {

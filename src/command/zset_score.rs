@@ -37,6 +37,9 @@ struct Read {
     in_range: bool,
 }
 
+/// Every whole number of so many digits is a double.
+const EXACT_DIGITS: usize = 15;
+
 /// Reads all of `text`.
 fn strtod(text: &[u8]) -> Option<Read> {
     let (negative, size) = match text.first()? {
@@ -58,6 +61,11 @@ fn strtod(text: &[u8]) -> Option<Read> {
 }
 
 fn decimal(size: &[u8]) -> Option<Read> {
+    // Most scores are whole numbers that a double holds exactly.
+    if (1..=EXACT_DIGITS).contains(&size.len()) && size.iter().all(u8::is_ascii_digit) {
+        let number = size.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+        return Some(Read { value: number as f64, in_range: true });
+    }
     let mantissa_end = size.iter().position(|byte| matches!(byte, b'e' | b'E'));
     let mantissa = &size[..mantissa_end.unwrap_or(size.len())];
     // The standard library reads what C does, and words like `nan` and signs beside: not those.

@@ -162,15 +162,19 @@ impl Quorum {
     /// there are, and R and W with it).
     pub fn effective(self, asked: Override, replicas: usize) -> Result<Effective, Refusal> {
         self.check(asked)?;
+        let usual = self.usual(replicas);
+        let n = usual.n;
+        let of = |asked: Option<u8>, usual: u8| asked.map_or(usual, |asked| asked.min(n));
+        Ok(Effective { r: of(asked.r, usual.r), w: of(asked.w, usual.w), ..usual })
+    }
+
+    /// What a request demands of so many replicas that asks for nothing of its own.
+    #[inline]
+    pub fn usual(self, replicas: usize) -> Effective {
         let n = usize::from(self.n).min(replicas).max(1) as u8;
         let strict = self.strict();
-        Ok(Effective {
-            n,
-            r: asked.r.unwrap_or(self.r).min(n),
-            w: asked.w.unwrap_or(self.w).min(n),
-            hold: if strict { n - self.r.min(n) + 1 } else { 1 },
-            strict,
-        })
+        let hold = if strict { n - self.r.min(n) + 1 } else { 1 };
+        Effective { n, r: self.r.min(n), w: self.w.min(n), hold, strict }
     }
 }
 

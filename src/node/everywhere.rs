@@ -18,6 +18,7 @@ use crate::coordinator::stand_in::StandIns;
 use crate::peer::message::FwdStatus;
 use crate::resp::reply::Reply;
 use crate::value::change::Change;
+use crate::value::view::Views;
 
 use super::Node;
 use super::batch::{Batch, Origin, PeerIndex};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::base::id::VnodeId;
+use crate::base::id::{Slot, VnodeId};
 use crate::base::time::UnixMs;
 use crate::command::flags::Flag;
 use crate::command::spec::{Call, Keyed, Merge, Run, Spec};
@@ -41,6 +41,9 @@ pub(super) const FWD_ASKED_W: u8 = 32;
 /// Flag of a forwarded request: no replica counts, the receiver stands in for them.
 pub(super) const FWD_STAND_IN: u8 = 64;
 
+/// Bytes of the reply to one part of a command, about.
+const PART_REPLY_SIZE: usize = 8;
+
 /// A request whose row, arity and permission have been checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -48,6 +51,8 @@ pub struct Request<'a> {
     pub spec: &'static Spec,
     /// Name and arguments.
     pub args: &'a [&'a [u8]],
+    /// The slot of the first argument, if it is known.
+    pub slot: Option<Slot>,
     /// What its reply is encoded in.
     pub protocol: Protocol,
     /// R and W that the client asked for.
@@ -83,6 +88,7 @@ impl KeptRequest {
         act(&Request {
             spec: self.spec,
             args: &args,
+            slot: None,
             protocol: self.protocol,
             asked: self.asked,
             readonly: self.readonly,
@@ -191,7 +197,10 @@ impl Node {
     fn one_vnode(&self, request: &Request<'_>) -> Option<VnodeId> {
         // A row of the table always knows where its keys are.
         let mut keys = request.spec.keys_of(request.args).ok()?.into_iter();
-        let slot = slot_of(request.args[keys.next()?]);
+        let slot = match (keys.next()?, request.slot) {
+            (1, Some(slot)) => slot,
+            (place, _) => slot_of(request.args[place]),
+        };
         for key in keys {
             if slot_of(request.args[key]) != slot {
                 return None;
@@ -432,7 +441,10 @@ impl Node {
         vnode: VnodeId,
     ) -> Result<Effective, crate::coordinator::contract::Refusal> {
         let replicas = self.routes.replicas(vnode).len();
-        let mut effective = self.quorum.effective(request.asked, replicas)?;
+        let mut effective = match request.asked == Override::default() {
+            true => self.quorum.usual(replicas),
+            false => self.quorum.effective(request.asked, replicas)?,
+        };
         if effective.r == 1 && self.unsettled.contains(vnode) {
             let counting = self.routes.standing(vnode).counting;
             let covering = effective.n - self.quorum.w.min(effective.n) + 1;
@@ -498,12 +510,11 @@ impl Node {
             let args = request.args;
             run(&mut Call { args, now, random, views, reply: out, changes: &mut changes });
             let mut missed = keys.missing();
-            missed.extend(
-                changes
-                    .iter()
-                    .filter(|(key, change)| keys.lacks(key, change))
-                    .map(|(key, _)| key.to_vec()),
-            );
+            for (key, change) in &changes {
+                if keys.lacks(key, change) {
+                    missed.push(key.to_vec());
+                }
+            }
             if !missed.is_empty() {
                 out.bytes.truncate(mark);
                 return missed;
@@ -516,7 +527,9 @@ impl Node {
                 match applied {
                     Ok(_) => {
                         records.mark();
-                        changed.extend(self.waiting.any().then_some(*key));
+                        if self.waiting.any() {
+                            changed.push(*key);
+                        }
                     }
                     Err(error) => {
                         out.bytes.truncate(mark);
@@ -700,13 +713,16 @@ impl Node {
         let mut gathering: Option<Arc<Gathering>> = None;
         let mut origin = Some(origin);
         let mut scratch = Reply::new(request.protocol);
+        scratch.bytes.reserve(PART_REPLY_SIZE * count);
+        // The keys lie in far-apart lines of memory.
+        let slots = self.approach(parts.clone().map(|keyed| keyed[0]));
         let mut ends: SmallVec<[(usize, FwdStatus); 16]> = SmallVec::new();
         let rule = Rule::Merge(merge);
-        for (index, keyed) in parts.enumerate() {
+        for ((index, keyed), &slot) in parts.enumerate().zip(&slots) {
             let mut args: SmallVec<[&[u8]; 3]> = smallvec![name];
             args.extend_from_slice(keyed);
-            let request = Request { args: &args, ..*request };
-            let vnode = self.vnode_of(keyed[0]);
+            let request = Request { args: &args, slot: Some(slot), ..*request };
+            let vnode = self.topology.vnode_of(slot);
             let mark = scratch.bytes.len();
             let gathering = &mut gathering;
             let later = || {

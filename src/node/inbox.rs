@@ -447,7 +447,7 @@ impl Node {
             w: (forward.flags & FWD_ASKED_W != 0).then_some(forward.w),
         };
         let readonly = forward.flags & FWD_READONLY != 0;
-        let request = Request { spec, args, protocol: reply.protocol, asked, readonly };
+        let request = Request { spec, args, slot: None, protocol: reply.protocol, asked, readonly };
         let origin = || Origin::Peer { peer, id: forward.id };
         if forward.flags & FWD_VNODES != 0 {
             return self.everywhere_part(batch, &request, reply, origin);

@@ -46,11 +46,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
 use tokio::net::TcpListener;
 
 use crate::anti_entropy::recovery::Recovery;
 use crate::base::hash::HashSeed;
-use crate::base::id::{Actor, Boot, NodeId, VnodeId};
+use crate::base::id::{Actor, Boot, NodeId, Slot, VnodeId};
 use crate::base::time::UnixMs;
 use crate::coordinator::contract::Quorum;
 use crate::coordinator::route::Reach;
@@ -63,6 +64,7 @@ use crate::peer::paced::Paced;
 use crate::peer::stream::{Bounds, Incoming};
 use crate::resp::reply::Reply;
 use crate::resp::scanner::Scanner;
+use crate::ring::slot::slot_of;
 use crate::ring::topology::Topology;
 use crate::storage::keyspace::Keyspace;
 use crate::storage::life::Life;
@@ -397,17 +399,26 @@ impl Node {
         outcome.into()
     }
 
-    /// Fetches what requests for these keys will touch, before the first of them is run.
-    pub fn approach<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+    /// Fetches what requests for these keys will touch, before the first of them is run. The keys'
+    /// slots are the answer, for the requests.
+    pub fn approach<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> SmallVec<[Slot; 32]> {
         let seed = self.keyspace.seed();
-        let places: smallvec::SmallVec<[(VnodeId, u64); 32]> =
-            keys.map(|key| (self.vnode_of(key), seed.key(key))).collect();
+        let mut slots = SmallVec::new();
+        let mut places: SmallVec<[(VnodeId, u64); 32]> = SmallVec::new();
+        for key in keys {
+            let slot = slot_of(key);
+            slots.push(slot);
+            if !key.is_empty() {
+                places.push((self.topology.vnode_of(slot), seed.key(key)));
+            }
+        }
         match places[..] {
             [] => {}
             // Its place is fetched while it is routed; to look for its block now would be to wait.
             [(vnode, hash)] => self.keyspace.approach_place(vnode, hash),
             _ => self.keyspace.approach(&places),
         }
+        slots
     }
 
     fn deadline(&self, now: UnixMs) -> UnixMs {

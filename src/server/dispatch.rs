@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use crate::base::id::Slot;
 use crate::base::limits::KEY_SIZE_MAX;
 use crate::command::blocking::patience;
 use crate::command::flags::Flag;
@@ -20,7 +21,14 @@ use super::{cluster, connection, info, kv, saving, settings};
 
 impl Session {
     /// Runs one request. Its reply is in `out`, or in the connection's ring, now or later.
-    pub(super) fn dispatch(&mut self, server: &Server, args: &[&[u8]], out: &mut Reply) {
+    /// `slot` is that of the first argument, if it is known.
+    pub(super) fn dispatch(
+        &mut self,
+        server: &Server,
+        args: &[&[u8]],
+        slot: Option<Slot>,
+        out: &mut Reply,
+    ) {
         out.protocol = self.protocol;
         let mark = out.bytes.len();
         if self.talk == Talk::SkipNext {
@@ -29,7 +37,7 @@ impl Session {
         match resolve(args) {
             Ok(spec) => {
                 self.last = spec.name;
-                self.run(server, spec, args, self.asked, out);
+                self.run(server, spec, args, slot, self.asked, out);
             }
             Err(refusal) => refusal.write(args, out),
         }
@@ -56,6 +64,7 @@ impl Session {
         server: &Server,
         spec: &'static Spec,
         args: &[&[u8]],
+        slot: Option<Slot>,
         asked: Override,
         out: &mut Reply,
     ) {
@@ -65,7 +74,8 @@ impl Session {
         if server.node.is_loading() && !spec.flags.has(Flag::Loading) {
             return out.error("LOADING Redis is loading the dataset in memory");
         }
-        if let Ok(places) = spec.keys_of(args)
+        if args.iter().any(|arg| arg.len() > KEY_SIZE_MAX)
+            && let Ok(places) = spec.keys_of(args)
             && places.into_iter().any(|place| args[place].len() > KEY_SIZE_MAX)
         {
             return out.error(format!("ERR key is longer than {KEY_SIZE_MAX} bytes"));
@@ -74,11 +84,11 @@ impl Session {
             return self.run_here(server, spec, args, out);
         }
         let request =
-            Request { spec, args, protocol: self.protocol, asked, readonly: self.readonly };
-        if self.keeps_order(server, asked) {
+            Request { spec, args, slot, protocol: self.protocol, asked, readonly: self.readonly };
+        let submitted = server.node.submit(&mut self.batch, &request, out, &self.replies);
+        if submitted == Submitted::Pending && self.keeps_order(server, asked) {
             self.note_order(spec, args);
         }
-        let submitted = server.node.submit(&mut self.batch, &request, out, &self.replies);
         if submitted == Submitted::Pending && spec.flags.has(Flag::Blocking) {
             // More than a clock can show is for ever.
             let patience = patience(spec, args);

@@ -83,7 +83,7 @@ fn quorum(server: &Server, session: &mut Session, args: &[&[u8]], out: &mut Repl
         Ok(spec) if spec.name == "kv.quorum" => {
             out.error("ERR KV.QUORUM cannot stand before itself");
         }
-        Ok(spec) => session.run(server, spec, command, merged, out),
+        Ok(spec) => session.run(server, spec, command, None, merged, out),
         Err(refusal) => refusal.write(command, out),
     }
 }
@@ -131,6 +131,7 @@ fn explain(
     let request = Request {
         spec,
         args,
+        slot: None,
         protocol: session.protocol,
         asked: session.asked,
         readonly: session.readonly,

@@ -181,8 +181,12 @@ impl<'b> Ahead<'b> {
                         return End::More;
                     }
                     at += length;
-                    let args = scanner.arguments().ranges().map(|range| &rest[range]).collect();
-                    self.requests.push((args, length + std::mem::take(&mut self.blank)));
+                    let length = length + std::mem::take(&mut self.blank);
+                    self.requests.push((SmallVec::new(), length));
+                    let (args, _) = self.requests.last_mut().expect("pushed above");
+                    for range in scanner.arguments().ranges() {
+                        args.push(&rest[range]);
+                    }
                 }
                 Ok(None) => return End::Partial,
                 Err(error) => return End::Error(error),
@@ -191,9 +195,9 @@ impl<'b> Ahead<'b> {
         End::More
     }
 
-    /// The first key of each request that has one where most have it.
+    /// The first argument of each request, where most have their key; nothing if there is none.
     fn keys(&self) -> impl Iterator<Item = &'b [u8]> {
-        self.requests.iter().filter_map(|(args, _)| args.get(1).copied())
+        self.requests.iter().map(|(args, _)| args.get(1).copied().unwrap_or_default())
     }
 }
 
@@ -408,14 +412,14 @@ impl Session {
         let pause = loop {
             let mut ahead = Ahead::new();
             let end = ahead.scan(&input[consumed..], scanner, &self.limits(), self.look_ahead());
-            server.node.approach(ahead.keys());
+            let slots = server.node.approach(ahead.keys());
             let mut stopped = None;
-            for (args, length) in &ahead.requests {
+            for ((args, length), &slot) in ahead.requests.iter().zip(&slots) {
                 stopped = self.must_pause(args, out);
                 if stopped.is_some() {
                     break;
                 }
-                self.dispatch(server, args, out);
+                self.dispatch(server, args, Some(slot), out);
                 requests += 1;
                 consumed += length;
             }
@@ -439,7 +443,7 @@ impl Session {
                     scanner.arguments().fill(rest, &mut args);
                     stopped = self.must_pause(&args, out);
                     if stopped.is_none() {
-                        self.dispatch(server, &args, out);
+                        self.dispatch(server, &args, None, out);
                         requests += 1;
                         consumed += length;
                         continue;
@@ -460,6 +464,10 @@ impl Session {
             }
         };
         input.advance(consumed);
+        debug_assert!(
+            self.pending > 0 || self.ordered.is_empty(),
+            "what is done is not waited for"
+        );
         if requests > 0 {
             self.client.active.store(self.batch.now().0, Ordering::Relaxed);
             self.client.requests.fetch_add(requests, Ordering::Relaxed);

@@ -211,6 +211,21 @@ impl Footprint {
     }
 }
 
+/// What a block takes beside a large entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beside {
+    taken: usize,
+    cold: usize,
+}
+
+impl Beside {
+    /// What both take, if the entry takes so much.
+    pub(super) fn with(self, entry: usize) -> Footprint {
+        let taken = self.taken + entry;
+        Footprint { taken, least: taken.min(self.cold) }
+    }
+}
+
 /// Bytes that a table's slots take.
 pub(super) fn table_size(table: &Table) -> usize {
     match table.allocation_info().1.size() {
@@ -281,6 +296,28 @@ struct Header {
     end: usize,
 }
 
+/// Where the place begins, by the flags and by whether the block is cold: every look at a block asks.
+static PLACES: [[u8; 256]; 2] = {
+    let mut places = [[0; 256]; 2];
+    let mut flags = 0;
+    while flags < 256 {
+        let (hot, cold) = (flags_end(flags as u8, 0), flags_end(flags as u8, COLD));
+        (places[0][flags], places[1][flags]) = (hot as u8, cold as u8);
+        flags += 1;
+    }
+    places
+};
+
+/// Where the fields end.
+const fn flags_end(flags: u8, slot: u8) -> usize {
+    lengths_end(flags) + fields_len(flags, slot)
+}
+
+/// Where the lengths end and the fields begin.
+const fn lengths_end(flags: u8) -> usize {
+    1 + length_len(flags & WIDE_KEY != 0) + length_len(flags & WIDE_BODY != 0)
+}
+
 /// Length of the fields between the lengths and the place.
 const fn fields_len(flags: u8, slot: u8) -> usize {
     let expires = if flags & EXPIRES != 0 { 8 } else { 0 };
@@ -295,9 +332,11 @@ const fn length_len(wide: bool) -> usize {
 }
 
 impl Header {
+    #[inline]
     fn new(flags: u8, slot: u8, key_len: usize, body_len: usize) -> Header {
-        let fields = 1 + length_len(flags & WIDE_KEY != 0) + length_len(flags & WIDE_BODY != 0);
-        let place = fields + fields_len(flags, slot);
+        let fields = lengths_end(flags);
+        let is_cold = usize::from(slot & COLD != 0);
+        let place = usize::from(PLACES[is_cold][usize::from(flags)]);
         let key = place + if slot & LOCATED != 0 { PLACE_SIZE } else { 0 };
         let body = key + key_len;
         let end = body + if slot & COLD != 0 { 0 } else { body_len };
@@ -307,6 +346,7 @@ impl Header {
     /// # Safety
     ///
     /// `at` is the start of a block that [`Block::allocate`] made with these slot flags.
+    #[inline]
     unsafe fn read(at: NonNull<u8>, slot: u8) -> Header {
         // SAFETY: every block has a flags byte and, by the flags, its two lengths.
         unsafe {
@@ -323,6 +363,10 @@ impl Header {
             };
             Header::new(flags, slot, key_len, body_len)
         }
+    }
+
+    fn beside(&self) -> Beside {
+        Beside { taken: size_class(self.end), cold: size_class(self.cold_end()) }
     }
 
     /// Bytes of the block if it were cold. Whether an entry expires is not known here: it may be
@@ -520,10 +564,16 @@ impl Block {
     }
 
     /// The entry of a large block.
-    pub(super) fn large_mut(&mut self) -> Option<&mut Entry> {
-        let entry = self.large_at(self.header())?;
+    pub(super) fn large_ref(&self) -> Option<&Entry> {
+        self.large_entry(self.header())
+    }
+
+    /// The entry of a large block, and what the block takes beside it.
+    pub(super) fn large_mut(&mut self) -> Option<(&mut Entry, Beside)> {
+        let header = self.header();
+        let entry = self.large_at(header)?;
         // SAFETY: the block's own box, borrowed mutably with `self`.
-        Some(unsafe { &mut *entry })
+        Some((unsafe { &mut *entry }, header.beside()))
     }
 
     /// A plain string whose value, of `len` bytes, is in the log only.
@@ -568,21 +618,30 @@ impl Block {
         Block(AtomicU8::new(a | header.slot), [b, c, d, e, f, tag_of(hash)])
     }
 
+    #[inline]
     fn slot(&self) -> u8 {
         self.0.load(Ordering::Relaxed)
     }
 
+    #[inline]
     fn start(&self) -> NonNull<u8> {
         let [b, c, d, e, f, _] = self.1;
         let address = usize::from_le_bytes([self.slot() & !SLOT_FLAGS, b, c, d, e, f, 0, 0]);
         NonNull::new(std::ptr::with_exposed_provenance_mut(address)).expect("blocks have addresses")
     }
 
+    fn flags(&self) -> u8 {
+        // SAFETY: every block begins with its flags.
+        unsafe { self.start().read() }
+    }
+
+    #[inline]
     fn header(&self) -> Header {
         // SAFETY: pointer and flags are this block's.
         unsafe { Header::read(self.start(), self.slot()) }
     }
 
+    #[inline]
     fn bytes(&self, header: Header) -> &[u8] {
         // SAFETY: `header.end` is the length that was allocated and written.
         unsafe { std::slice::from_raw_parts(self.start().as_ptr(), header.end) }
@@ -604,11 +663,13 @@ impl Block {
     }
 
     /// Whether this is the block of `key`, whose hash is `hash`.
+    #[inline]
     pub(super) fn is(&self, hash: u64, key: &[u8]) -> bool {
         self.tag() == tag_of(hash) && self.key() == key
     }
 
     /// The key.
+    #[inline]
     pub(super) fn key(&self) -> &[u8] {
         let header = self.header();
         &self.bytes(header)[header.key..header.body]
@@ -649,7 +710,7 @@ impl Block {
 
     /// Whether the key's newest frame in the log is a State.
     pub(super) fn is_whole(&self) -> bool {
-        let flags = self.header().flags;
+        let flags = self.flags();
         flags & ENTRY == 0 || flags & WHOLE != 0
     }
 
@@ -695,12 +756,11 @@ impl Block {
     /// What it takes of memory.
     pub(super) fn footprint(&self) -> Footprint {
         let header = self.header();
-        let beside = match header.flags & LARGE {
+        let entry = match header.flags & LARGE {
             0 => 0,
             _ => self.large_entry(header).map_or(0, Entry::memory),
         };
-        let taken = size_class(header.end) + beside;
-        Footprint { taken, least: taken.min(size_class(header.cold_end())) }
+        header.beside().with(entry)
     }
 
     /// Whether the body is in the log only.

@@ -13,6 +13,7 @@ use crate::base::hash::HashSeed;
 use crate::base::id::{Actor, Boot, NodeId, VnodeId};
 use crate::base::time::{Hlc, UnixMs};
 use crate::value::change::{Amount, Change, Expire};
+use crate::value::view::Views;
 
 use super::disk::RealDisk;
 use super::frame::{self, Kind};

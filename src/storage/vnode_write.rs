@@ -80,6 +80,10 @@ impl Views for VnodeWrite<'_> {
         self.read().history(key)
     }
 
+    fn is_sole(&self) -> bool {
+        self.vnode.sole
+    }
+
     fn seed(&self) -> HashSeed {
         self.keyspace.seed()
     }
@@ -100,11 +104,6 @@ impl VnodeWrite<'_> {
     /// The keys whose values were asked for and are not in memory; begins anew.
     pub fn missing(&self) -> SmallVec<[Vec<u8>; 1]> {
         self.missing.take()
-    }
-
-    /// Whether this node alone holds the vnode.
-    pub fn is_sole(&self) -> bool {
-        self.vnode.sole
     }
 
     pub(super) fn seed(&self) -> HashSeed {
@@ -248,14 +247,10 @@ impl VnodeWrite<'_> {
         let (sole, seed, now, journal) = (self.vnode.sole, self.seed(), self.now, self.journal);
         let found = self.table.get_mut(hash, |(block, _)| block.is(hash, key));
         let Some((block, _)) = found else { return false };
-        let Form::Large(entry) = block.form() else { return false };
-        let (old, size_before) =
-            ((entry.elements_digest(seed, hash), entry.size()), block.footprint());
-        let base = block.place().unwrap_or_default();
-        let entry = block.large_mut().expect("a large block");
-        let Some(delta) = entry.edit_single(edits, dot, now, sole) else { return false };
+        let Some((entry, beside)) = block.large_mut() else { return false };
+        let (old, before) = ((entry.elements_digest(seed, hash), entry.size()), entry.memory());
+        let Some(delta) = entry.edit_single(edits, dot, now) else { return false };
         let size = match &delta {
-            Delta::Short(short) if short.is_empty() => return true,
             Delta::Short(short) => short.len(),
             _ => 0,
         };
@@ -265,23 +260,27 @@ impl VnodeWrite<'_> {
             write(out);
         }
         let is_large = entry.is_large();
-        let new = (entry.elements_digest(seed, hash), entry.size());
+        let (new, after) = ((entry.elements_digest(seed, hash), entry.size()), entry.memory());
         if size < new.1 {
             if sole {
                 journal.append(Kind::Join, write);
             } else {
                 journal.copy(Kind::Join, &out[start..]);
             }
-            block.unsettle(base);
+            if block.is_whole() {
+                block.unsettle(block.place().unwrap_or_default());
+            }
         } else {
             let place = journal.append(Kind::State, |out| encode_whole(out, key, entry));
             block.settle(place);
         }
-        let (base, whole) = (block.place().unwrap_or_default(), block.is_whole());
-        let size_after = block.footprint();
-        self.vnode.reweigh_elements(hash, old, new);
-        self.keyspace.resize_blocks(size_before, size_after);
-        if !is_large {
+        if is_large {
+            self.vnode.reweigh_elements(hash, old, new);
+            self.keyspace.resize_blocks(beside.with(before), beside.with(after));
+        } else {
+            let (base, whole) = (block.place().unwrap_or_default(), block.is_whole());
+            self.vnode.reweigh_elements(hash, old, new);
+            self.keyspace.resize_blocks(beside.with(before), beside.with(after));
             let entry = self.take_entry(hash, key);
             let mut encoded = Vec::new();
             entry.encode(&mut encoded);
@@ -464,7 +463,7 @@ impl VnodeWrite<'_> {
             Form::Large(_) => {}
         }
         let old = Weight::of(seed, hash, block);
-        let entry = std::mem::take(block.large_mut().expect("a large block"));
+        let entry = std::mem::take(block.large_mut().expect("a large block").0);
         let new = Weight::of(seed, hash, block);
         self.reweigh(hash, &old, &new);
         entry
@@ -506,7 +505,7 @@ impl VnodeWrite<'_> {
             if !entry.keeps_digest() {
                 entry.keep_digest(seed, hash);
             }
-            *block.large_mut().expect("a large block") = entry;
+            *block.large_mut().expect("a large block").0 = entry;
             if whole {
                 block.settle(base);
             } else {

@@ -13,6 +13,8 @@
 //! Invariant: a new dot is above every dot the entry knows, and the author's count `n` rises by
 //! one; a fragment tells all that is alive of every dot it names (see [`Fragment`]).
 
+use smallvec::SmallVec;
+
 use crate::base::limits::{SIBLINGS_MAX, VALUE_SIZE_MAX};
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::version::context::Context;
@@ -34,7 +36,7 @@ pub enum Delta {
     /// A part of it.
     Fragment(Fragment),
     /// The bytes of a fragment's short form.
-    Short(Vec<u8>),
+    Short(SmallVec<[u8; 128]>),
 }
 
 #[cfg(test)]

@@ -174,7 +174,7 @@ proptest! {
                     _ => (names.first(), names.get(1)),
                 };
                 let (left, right) = (left.map(Vec::as_slice), right.map(Vec::as_slice));
-                let name = crate::value::element::between(left, right, dot).expect("room");
+                let name = crate::value::element::between(left, right, dot).expect("room").to_vec();
                 let new = New::Single { dot, value: Packed::raw(&value), expire_at: None };
                 body.update(&name, |held| {
                     assert!(held.is_none(), "a name is given once");

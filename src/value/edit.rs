@@ -70,7 +70,7 @@ impl Entry {
         author: Author,
     ) -> Result<Delta, ApplyError> {
         if author == Author::Replica
-            && let Some(delta) = self.edit_single(edits, dot, now, false)
+            && let Some(delta) = self.edit_single(edits, dot, now)
         {
             return Ok(delta);
         }
@@ -371,7 +371,7 @@ impl Work<'_> {
         let value = pack(value, &mut scratch);
         let new = New::Single { dot, value, expire_at: None };
         self.entry.body_mut(self.kind).update(&name, |_| new);
-        self.touched.push(name);
+        self.touched.push(name.into_vec());
         Ok(())
     }
 

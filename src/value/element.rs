@@ -15,6 +15,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 use crate::base::id::Actor;
 use crate::base::limits::KEY_SIZE_MAX;
 use crate::base::time::{Dot, Hlc, UnixMs};
@@ -122,7 +124,8 @@ pub(super) fn split_name(name: &[u8]) -> Option<(u64, Dot)> {
     let hlc = u64::from_be_bytes(name[POSITION_SIZE..][..8].try_into().expect("eight bytes"));
     let actor = u32::from_be_bytes(name[POSITION_SIZE + 8..].try_into().expect("four bytes"));
     let dot = Dot::new(Hlc(hlc), Actor(actor));
-    (place_name(step, dot) == *name).then_some((step, dot))
+    // Between two steps stand elements that were inserted.
+    name[8..POSITION_SIZE].iter().all(|&digit| digit == 0).then_some((step, dot))
 }
 
 /// The steps of a list's name's position, rounded down; nothing of another name matters.
@@ -138,7 +141,7 @@ pub(super) fn between(
     left: Option<&[u8]>,
     right: Option<&[u8]>,
     dot: Dot,
-) -> Result<Vec<u8>, NameTooLong> {
+) -> Result<ListName, NameTooLong> {
     let position = match (left.map(position_of), right.map(position_of)) {
         (None, None) => Some(MIDDLE),
         (Some(left), None) => left.checked_add(STEP).filter(|at| at >> (8 * POSITION_SIZE) == 0),
@@ -148,31 +151,33 @@ pub(super) fn between(
             (left < middle && middle < right).then_some(middle)
         }
     };
-    let mut name = Vec::with_capacity(POSITION_SIZE + DOT_SIZE);
-    match position {
-        Some(position) => {
-            name.extend_from_slice(&position.to_be_bytes()[16 - POSITION_SIZE..]);
-        }
-        None => {
-            // Longer than the left name is greater than it; only where the right one is longer
-            // than the left one, too, digits must be chosen.
-            let left = left.unwrap_or(&[]);
-            name.extend_from_slice(left);
-            let beyond = right.and_then(|right| right.strip_prefix(left));
-            digits_before(beyond.unwrap_or(&[u8::MAX]), &mut name);
-        }
+    if let Some(position) = position {
+        let mut name = [0; PLAIN_NAME_SIZE];
+        name[..POSITION_SIZE].copy_from_slice(&position.to_be_bytes()[16 - POSITION_SIZE..]);
+        name[POSITION_SIZE..][..8].copy_from_slice(&dot.hlc.0.to_be_bytes());
+        name[POSITION_SIZE + 8..].copy_from_slice(&dot.actor.0.to_be_bytes());
+        return Ok(SmallVec::from_slice(&name));
     }
+    // Longer than the left name is greater than it; only where the right one is longer than the
+    // left one, too, digits must be chosen.
+    let left = left.unwrap_or(&[]);
+    let mut name = SmallVec::from_slice(left);
+    let beyond = right.and_then(|right| right.strip_prefix(left));
+    digits_before(beyond.unwrap_or(&[u8::MAX]), &mut name);
     name.extend_from_slice(&dot.hlc.0.to_be_bytes());
     name.extend_from_slice(&dot.actor.0.to_be_bytes());
     if name.len() > NAME_SIZE_MAX { Err(NameTooLong) } else { Ok(name) }
 }
+
+/// The name of a list's element: most are short.
+pub(super) type ListName = SmallVec<[u8; 32]>;
 
 /// Too much was inserted at one place of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NameTooLong;
 
 /// Appends digits so that whatever follows them is less than `right`.
-fn digits_before(right: &[u8], out: &mut Vec<u8>) {
+fn digits_before(right: &[u8], out: &mut ListName) {
     for &digit in right {
         match digit {
             0 => out.push(0),
@@ -191,6 +196,11 @@ fn digits_before(right: &[u8], out: &mut Vec<u8>) {
 
 /// The position in a list's name.
 fn position_of(name: &[u8]) -> u128 {
+    if let Some(digits) = name.first_chunk::<POSITION_SIZE>() {
+        let mut bytes = [0; 16];
+        bytes[16 - POSITION_SIZE..].copy_from_slice(digits);
+        return u128::from_be_bytes(bytes);
+    }
     let mut bytes = [0; 16];
     let digits = &name[..name.len().min(POSITION_SIZE)];
     bytes[16 - POSITION_SIZE..][..digits.len()].copy_from_slice(digits);
@@ -227,7 +237,7 @@ mod tests {
                 let (left, right) = (at.checked_sub(1).map(|at| &names[at]), names.get(at));
                 let dot = Dot::new(Hlc(nth as u64 + 1), Actor(place % 3));
                 let name = between(left.map(Vec::as_slice), right.map(Vec::as_slice), dot);
-                names.insert(at, name.expect("room"));
+                names.insert(at, name.expect("room").to_vec());
             }
             prop_assert!(names.is_sorted());
         }

@@ -184,6 +184,17 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Visits the values of a list's elements of those places, in order. Places that are not there
+    /// are passed over.
+    pub fn each_value(&self, places: Range<usize>, mut visit: impl FnMut(&[u8])) {
+        let end = places.end.min(self.len());
+        let start = places.start.min(end);
+        match self.ordered() {
+            Some(all) => all[start..end].iter().for_each(|element| visit(&element.value)),
+            None => self.large().each_value(start, end - start, visit),
+        }
+    }
+
     /// The same from the last to the first.
     pub fn range_back(&self, places: Range<usize>) -> Elements<'_> {
         let end = places.end.min(self.len());

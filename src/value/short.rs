@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 
 use crate::base::id::Actor;
 use crate::base::time::{Dot, Hlc, UnixMs};
-use crate::base::wire::{Cursor, Put, WireError};
+use crate::base::wire::{Cursor, FEW_SIZE, Few, Put, WireError};
 use crate::version::context::{Mark, decode_n};
 
 use super::body::leaf::{New, unzigzag, zigzag};
@@ -45,6 +45,13 @@ const EXPIRES: u8 = 4;
 const PLACE: u8 = 8;
 const KIND_SHIFT: u8 = 4;
 const OWN: u8 = 128;
+
+/// Most bytes of all but what it replaces, its name and its value: head, dot, n, previous write, five
+/// lengths, position, expiry.
+const AROUND: usize = 1 + 12 + 5 + 10 + 5 * 5 + 10 + 10;
+
+/// Most bytes of a write that it replaces.
+const MARK_SIZE_MAX: usize = 10 + 4 + 5;
 
 const MALFORMED: WireError = WireError::Malformed("element's write");
 
@@ -85,6 +92,19 @@ impl<'a> Short<'a> {
 
     fn is_own(&self) -> bool {
         !self.named.is_empty() && self.named.iter().all(|mark| mark.dot.actor == self.dot.actor)
+    }
+
+    /// The bytes.
+    pub(super) fn encoded(&self) -> SmallVec<[u8; 128]> {
+        let value = self.value.map_or(0, |(value, _)| value.bytes.len());
+        if AROUND + MARK_SIZE_MAX * self.named.len() + self.name.len() + value <= FEW_SIZE {
+            let mut few = Few::new();
+            self.encode(&mut few);
+            return SmallVec::from_slice(few.bytes());
+        }
+        let mut out = SmallVec::new();
+        self.encode(&mut out);
+        out
     }
 
     /// Appends the bytes.

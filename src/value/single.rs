@@ -11,33 +11,19 @@ use crate::version::context::Mark;
 
 use super::apply::Delta;
 use super::body::cell::dots_of;
-use super::body::leaf::{Cell, New};
+use super::body::leaf::New;
 use super::change::{Edit, Edits};
 use super::edit::Told;
 use super::element::between;
 use super::entry::Entry;
-use super::packed::{Packed, pack};
+use super::packed::pack;
 use super::short::Short;
-use super::view::Kind;
-
-/// Bytes of a fragment around its names and values, about.
-const AROUND: usize = 80;
 
 impl Entry {
     /// Carries out `edits` on a replica if it is one simple edit of a collection that is there and
     /// that nothing stands beside. `None` if it is anything else: nothing was changed, see
     /// [`Entry::apply`].
-    ///
-    /// `sole`: whether no other node writes the key. Then nobody can remove at the same time what is
-    /// there already, and a member that is added again, with the score that it has, needs no write;
-    /// a short form of no bytes says so.
-    pub fn edit_single(
-        &mut self,
-        edits: &Edits<'_>,
-        dot: Dot,
-        now: UnixMs,
-        sole: bool,
-    ) -> Option<Delta> {
+    pub fn edit_single(&mut self, edits: &Edits<'_>, dot: Dot, now: UnixMs) -> Option<Delta> {
         let edit = edits.single()?;
         let ([meta], [body], true) = (&self.meta[..], &mut self.bodies[..], self.string.is_empty())
         else {
@@ -55,20 +41,11 @@ impl Entry {
             Edit::Set { name, value, expire_at } => {
                 let value = pack(value, &mut scratch);
                 let new = New::Single { dot, value, expire_at: *expire_at };
-                let mut is_there = false;
                 body.update(name, |held| {
-                    is_there =
-                        sole && kind != Kind::Hash && held.is_some_and(|held| says(held, &value));
-                    if is_there {
-                        return New::Keep;
-                    }
                     held.into_iter().for_each(|held| dots_of(held, |dot| named.push(dot)));
                     new.clone()
                 });
-                if is_there {
-                    return Some(Delta::Short(Vec::new()));
-                }
-                (std::borrow::Cow::Borrowed(&name[..]), new)
+                (SmallVec::from_slice(name), new)
             }
             // The last one takes the key with it.
             Edit::Remove { name } if body.len() > 1 => {
@@ -76,7 +53,7 @@ impl Entry {
                     held.into_iter().for_each(|held| dots_of(held, |dot| named.push(dot)));
                     New::Gone
                 });
-                (std::borrow::Cow::Borrowed(&name[..]), New::Gone)
+                (SmallVec::from_slice(name), New::Gone)
             }
             Edit::PushLeft(value) | Edit::PushRight(value) => {
                 let first = matches!(edit, Edit::PushLeft(_));
@@ -86,13 +63,13 @@ impl Entry {
                 let name = between(left, right, dot).ok()?;
                 let new = New::Single { dot, value: pack(value, &mut scratch), expire_at: None };
                 body.push(first, &name, &new);
-                (std::borrow::Cow::Owned(name), new)
+                (name, new)
             }
             Edit::RemoveRange { place, count: 1 }
                 if body.len() > 1 && (*place == 0 || *place == body.len() - 1) =>
             {
                 let name = body.pop(*place == 0, |dot| named.push(dot));
-                (std::borrow::Cow::Owned(name), New::Gone)
+                (SmallVec::from_vec(name), New::Gone)
             }
             _ => return None,
         };
@@ -105,7 +82,7 @@ impl Entry {
         if named.contains(&meta.dot) {
             // It tells all that is alive of what it names.
             let told = Told { first: dot, last: dot, n, named: named.to_vec() };
-            let touched = vec![name.into_owned()];
+            let touched = vec![name.into_vec()];
             let fragment = self.fragment_of(kind, &told, Some(prev), touched, Vec::new());
             return Some(Delta::Fragment(fragment));
         }
@@ -113,16 +90,7 @@ impl Entry {
             New::Single { value, expire_at, .. } => Some((value, expire_at)),
             _ => None,
         };
-        let mut out =
-            Vec::with_capacity(AROUND + name.len() + value.map_or(0, |(v, _)| v.bytes.len()));
         let named = named.iter().map(|&dot| Mark { dot, n: self.n_at(dot) }).collect();
-        let name = SmallVec::from_slice(&name);
-        Short { dot, n, prev, named, kind, name, value }.encode(&mut out);
-        Some(Delta::Short(out))
+        Some(Delta::Short(Short { dot, n, prev, named, kind, name, value }.encoded()))
     }
-}
-
-/// Whether an element holds this value and nothing else.
-fn says(held: &Cell<'_>, wanted: &Packed<'_>) -> bool {
-    matches!(held, Cell::Single { value, .. } if value == wanted)
 }

@@ -93,6 +93,12 @@ pub trait Views {
         None
     }
 
+    /// Whether no other node holds the keys: what is there already, nobody can remove at the same
+    /// time, and it need not be written again.
+    fn is_sole(&self) -> bool {
+        false
+    }
+
     /// The cluster's hash seed, by which context tokens are sealed.
     fn seed(&self) -> HashSeed {
         HashSeed(0)

@@ -17,11 +17,9 @@
 //! bytes of its own: its dot four, its head and lengths three. What has concurrent values or was
 //! counted on is a register, as `register` encodes it.
 
-use smallvec::SmallVec;
-
 use crate::base::id::Actor;
 use crate::base::time::{Dot, Hlc, UnixMs};
-use crate::base::wire::{Cursor, Put, WireError};
+use crate::base::wire::{Cursor, FEW_SIZE, Few, Put, WireError};
 use crate::value::element::{PLAIN_NAME_SIZE, place_name, split_name};
 use crate::value::packed::Packed;
 use crate::value::register::{Register, decode_packed};
@@ -140,6 +138,20 @@ impl New<'_> {
             New::Register(register) => register.siblings().first().map(|value| value.dot.hlc),
         }
     }
+
+    /// Bytes that it takes, about.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            New::Keep | New::Gone => 0,
+            New::Single { value, .. } => value.bytes.len() + PUSHED,
+            New::Register(_) => AROUND,
+        }
+    }
+
+    /// Whether it is written in not many bytes more than its name and its value have.
+    fn is_short(&self) -> bool {
+        matches!(self, New::Gone | New::Single { .. })
+    }
 }
 
 /// An element in a leaf.
@@ -156,6 +168,9 @@ const NEAR: usize = 8;
 
 /// Most bytes that an element takes beside name and value.
 const AROUND: usize = 48;
+
+/// Bytes that a list's element takes beside its value, about: its head, its position, its dot.
+const PUSHED: usize = 10;
 
 /// How far a value is from another, so that what is near is small.
 pub(in crate::value) fn zigzag(value: u64, from: u64) -> u64 {
@@ -189,10 +204,28 @@ fn varint(bytes: &[u8], at: &mut usize) -> u64 {
     }
 }
 
+/// Passes over a varint: of many bytes, as moments are, all are looked at together.
+#[inline]
+fn skip_varint(bytes: &[u8], at: &mut usize) {
+    if let Some(eight) = bytes[*at..].first_chunk::<8>() {
+        let ends = !u64::from_le_bytes(*eight) & 0x8080_8080_8080_8080;
+        if ends != 0 {
+            *at += (ends.trailing_zeros() as usize >> 3) + 1;
+            return;
+        }
+    }
+    varint(bytes, at);
+}
+
 impl Leaf {
     /// Of a leaf that will hold elements written about then.
     pub(super) fn about(hlc: Hlc, lower: u64) -> Leaf {
         Leaf { hlc: hlc.0, lower, ..Leaf::default() }
+    }
+
+    /// The same with room for so many bytes, of a leaf that will soon be full.
+    pub(super) fn roomy(hlc: Hlc, lower: u64, size: usize) -> Leaf {
+        Leaf { bytes: Vec::with_capacity(size), ..Leaf::about(hlc, lower) }
     }
 
     /// The element at an offset.
@@ -285,12 +318,12 @@ impl Leaf {
         let bytes = &self.bytes[..];
         if head & FORM != REGISTER {
             if head & EXPIRES != 0 {
-                varint(bytes, &mut at);
+                skip_varint(bytes, &mut at);
             }
-            varint(bytes, &mut at);
-        }
-        if head & FORM == LZ4 {
-            varint(bytes, &mut at);
+            skip_varint(bytes, &mut at);
+            if head & FORM == LZ4 {
+                skip_varint(bytes, &mut at);
+            }
         }
         let len = match head & FORM {
             NOTHING => 0,
@@ -298,6 +331,32 @@ impl Leaf {
             _ => varint(bytes, &mut at) as usize,
         };
         at + len
+    }
+
+    /// The value at an offset as it is stored, and where the next element begins; nothing of a
+    /// register. What else there is of the element is passed over.
+    #[inline]
+    pub(super) fn value(&self, kind: Kind, at: usize) -> Option<(Packed<'_>, usize)> {
+        let bytes = &self.bytes[..];
+        let head = bytes[at];
+        if head & FORM == REGISTER || kind == Kind::Zset {
+            return None;
+        }
+        let mut at = at + 1;
+        if kind == Kind::List && head & SPECIAL == 0 {
+            skip_varint(bytes, &mut at);
+        } else {
+            at += varint(bytes, &mut at) as usize;
+        }
+        if head & EXPIRES != 0 {
+            skip_varint(bytes, &mut at);
+        }
+        skip_varint(bytes, &mut at);
+        let raw_len = if head & FORM == LZ4 { Some(varint(bytes, &mut at) as u32) } else { None };
+        let len = if head & FORM == NOTHING { 0 } else { varint(bytes, &mut at) as usize };
+        let end = at + len;
+        let (lz4, raw_len) = (raw_len.is_some(), raw_len.unwrap_or(len as u32));
+        Some((Packed { raw_len, lz4, bytes: &bytes[at..end] }, end))
     }
 
     /// Where the last element begins. There must be one.
@@ -346,14 +405,20 @@ impl Leaf {
         name: &[u8],
         new: &New<'_>,
     ) {
-        let mut out: SmallVec<[u8; 128]> = SmallVec::new();
-        self.encode(sight, name, new, &mut Tail(&mut out));
+        let (mut few, mut many) = (Few::new(), Vec::new());
+        let out = if 2 * AROUND + name.len() + new.size() <= FEW_SIZE && new.is_short() {
+            self.encode(sight, name, new, &mut few);
+            few.bytes()
+        } else {
+            self.encode(sight, name, new, &mut many);
+            &many
+        };
         if start == self.bytes.len() {
             self.known = Known::at(self.count as usize, start);
         } else if start < usize::from(self.known.offset) {
             self.known = Known::default();
         }
-        self.splice(start, end, &out);
+        self.splice(start, end, out);
         self.count = self.count + u32::from(!out.is_empty()) - u32::from(end > start);
     }
 
@@ -372,16 +437,20 @@ impl Leaf {
                 let wanted = rounded(len + more);
                 self.bytes.reserve_exact(wanted - len);
             }
+            if start == len {
+                self.bytes.extend_from_slice(with);
+                return;
+            }
             self.bytes.resize(len + more, 0);
             self.bytes.copy_within(end..len, end + more);
         } else {
             self.bytes.copy_within(end..len, start + with.len());
             self.bytes.truncate(len - gone + with.len());
+            if self.bytes.capacity() > 2 * self.bytes.len() + 64 {
+                self.bytes.shrink_to(rounded(self.bytes.len()));
+            }
         }
         self.bytes[start..start + with.len()].copy_from_slice(with);
-        if self.bytes.capacity() > 2 * self.bytes.len() + 64 {
-            self.bytes.shrink_to(rounded(self.bytes.len()));
-        }
     }
 
     fn encode(&self, sight: Sight<'_>, name: &[u8], new: &New<'_>, out: &mut impl Put) {
@@ -520,17 +589,4 @@ fn check_item(cursor: &mut Cursor<'_>, sight: Sight<'_>) -> Result<(), WireError
         }
     }
     Ok(())
-}
-
-/// A short buffer to append to.
-struct Tail<'a>(&'a mut SmallVec<[u8; 128]>);
-
-impl Put for Tail<'_> {
-    fn put_u8(&mut self, value: u8) {
-        self.0.push(value);
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
 }

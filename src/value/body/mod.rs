@@ -230,6 +230,31 @@ impl Body {
         })
     }
 
+    /// Visits the values of a list's or a hash's elements at `place` and after it, at most `count`.
+    pub(super) fn each_value(&self, place: usize, count: usize, mut visit: impl FnMut(&[u8])) {
+        let (sight, mut left) = (self.sight(), count);
+        let mut next = self.rows.at(place);
+        while let Some((spot, skip)) = next.filter(|_| left > 0) {
+            let leaf = self.rows.run(spot);
+            let mut at = leaf.offset(sight.kind, skip);
+            while at < leaf.bytes.len() && left > 0 {
+                at = match leaf.value(sight.kind, at) {
+                    Some((value, end)) if !value.lz4 => {
+                        visit(value.bytes);
+                        end
+                    }
+                    _ => {
+                        let item = leaf.item(sight, at);
+                        visit(&shown(sight.kind, &item).value);
+                        item.end
+                    }
+                };
+                left -= 1;
+            }
+            next = self.rows.next(spot).map(|spot| (spot, 0));
+        }
+    }
+
     /// The elements before a place, from the last to the first, as they lie.
     pub(super) fn back_from(&self, place: usize) -> impl Iterator<Item = Element<'_>> {
         let sight = self.sight();
@@ -345,7 +370,15 @@ impl Body {
 
     /// Puts a new element before a list's first one, or after its last one.
     pub(super) fn push(&mut self, first: bool, name: &[u8], new: &New<'_>) {
-        let spot = if first { self.rows.first() } else { self.rows.last() };
+        let mut spot = if first { self.rows.first() } else { self.rows.last() };
+        let held = self.rows.run(spot).bytes.len();
+        // A full leaf stays as it is: who pushes, pushes again.
+        if self.is_large() && held + new.size() > LEAF_SIZE_MAX {
+            let hlc = new.hlc().unwrap_or_default();
+            let leaf = Leaf::roomy(hlc, first_step(name), LEAF_SIZE_MAX);
+            self.room += leaf.bytes.capacity();
+            spot = self.rows.extend(first, leaf);
+        }
         let at = if first { 0 } else { self.rows.run(spot).bytes.len() };
         self.put(name, spot, Err(at), new);
     }

@@ -31,6 +31,8 @@ pub(super) trait Run {
 #[derive(Clone, Debug)]
 struct Chunk<R> {
     runs: SmallVec<[R; 1]>,
+    /// Those of the runs, side by side: whoever looks for a place adds them up.
+    counts: SmallVec<[u32; 2]>,
     count: usize,
     /// The first run's.
     lower: u64,
@@ -38,8 +40,9 @@ struct Chunk<R> {
 
 impl<R: Run> Chunk<R> {
     fn of(runs: SmallVec<[R; 1]>) -> Chunk<R> {
-        let count = runs.iter().map(R::count).sum();
-        Chunk { count, lower: runs[0].lower(), runs }
+        let counts: SmallVec<[u32; 2]> = runs.iter().map(|run| run.count() as u32).collect();
+        let count = counts.iter().map(|&count| count as usize).sum();
+        Chunk { count, counts, lower: runs[0].lower(), runs }
     }
 }
 
@@ -155,11 +158,11 @@ impl<R: Run> Rows<R> {
         }
         for (number, chunk) in self.chunks.iter().enumerate() {
             if place < chunk.count {
-                for (run, held) in chunk.runs.iter().enumerate() {
-                    if place < held.count() {
+                for (run, &held) in chunk.counts.iter().enumerate() {
+                    if place < held as usize {
                         return Some((Spot { chunk: number, run }, place));
                     }
-                    place -= held.count();
+                    place -= held as usize;
                 }
             }
             place -= chunk.count;
@@ -170,7 +173,7 @@ impl<R: Run> Rows<R> {
     /// How many elements stand before a run.
     pub(super) fn before(&self, spot: Spot) -> usize {
         let chunks = self.chunks[..spot.chunk].iter().map(|chunk| chunk.count);
-        let runs = self.chunks[spot.chunk].runs[..spot.run].iter().map(R::count);
+        let runs = self.chunks[spot.chunk].counts[..spot.run].iter().map(|&count| count as usize);
         chunks.sum::<usize>() + runs.sum::<usize>()
     }
 
@@ -209,6 +212,7 @@ impl<R: Run> Rows<R> {
         let before = run.count();
         let done = act(run);
         let after = run.count();
+        chunk.counts[spot.run] = after as u32;
         chunk.count = chunk.count + after - before;
         chunk.lower = chunk.runs[0].lower();
         self.len = self.len + after - before;
@@ -229,6 +233,8 @@ impl<R: Run> Rows<R> {
         self.len = self.len + come - gone;
         self.runs = self.runs + with.len() - 1;
         chunk.runs.remove(spot.run);
+        chunk.counts.remove(spot.run);
+        chunk.counts.insert_many(spot.run, with.iter().map(|run| run.count() as u32));
         chunk.runs.insert_many(spot.run, with);
         if chunk.runs.is_empty() {
             self.chunks.remove(spot.chunk);
@@ -237,10 +243,32 @@ impl<R: Run> Rows<R> {
         chunk.lower = chunk.runs[0].lower();
         if chunk.runs.len() > RUNS_MAX {
             let back = chunk.runs.drain(RUNS_MAX / 2..).collect();
+            chunk.counts.truncate(RUNS_MAX / 2);
             let back = Chunk::of(back);
             chunk.count -= back.count;
             self.chunks.insert(spot.chunk + 1, back);
         }
+    }
+
+    /// Puts a run before all others, or after them. It must not stay empty.
+    pub(super) fn extend(&mut self, first: bool, run: R) -> Spot {
+        let at = if first { 0 } else { self.chunks.len() - 1 };
+        self.runs += 1;
+        self.len += run.count();
+        let chunk = &mut self.chunks[at];
+        if chunk.runs.len() >= RUNS_MAX {
+            // Whoever grows at an end leaves full chunks behind.
+            let at = if first { 0 } else { at + 1 };
+            self.chunks.insert(at, Chunk::of(smallvec![run]));
+        } else {
+            chunk.count += run.count();
+            let count = run.count() as u32;
+            let place = if first { 0 } else { chunk.runs.len() };
+            chunk.runs.insert(place, run);
+            chunk.counts.insert(place, count);
+            chunk.lower = chunk.runs[0].lower();
+        }
+        if first { self.first() } else { self.last() }
     }
 
     /// Heap bytes of the row itself, about, without what its runs hold.
@@ -249,7 +277,7 @@ impl<R: Run> Rows<R> {
             return 0;
         }
         // Vectors that grow by doubling are three quarters full.
-        let runs = self.runs * size_of::<R>();
+        let runs = self.runs * (size_of::<R>() + size_of::<u32>());
         let chunks = self.chunks.len() * size_of::<Chunk<R>>();
         (runs + chunks) * 4 / 3
     }
@@ -274,7 +302,17 @@ mod tests {
             let mut rows = Rows::of(Vec::new());
             let mut list = Vec::new();
             for (number, what) in steps {
-                if what < 7 || list.is_empty() {
+                let (least, most) = (list.first(), list.last());
+                let end = match what {
+                    0 if least.is_some_and(|&least| number < least) => Some(true),
+                    0 if most.is_some_and(|&most| number > most) => Some(false),
+                    _ => None,
+                };
+                if let Some(first) = end {
+                    list.insert(if first { 0 } else { list.len() }, number);
+                    let spot = rows.extend(first, vec![number]);
+                    prop_assert_eq!(rows.run(spot), &[number]);
+                } else if what < 7 || list.is_empty() {
                     let at = list.partition_point(|&other| other < number);
                     list.insert(at, number);
                     let spot = rows.find(|run: &Vec<u32>| run.first().is_some_and(|&f| f <= number));
@@ -299,6 +337,10 @@ mod tests {
                 }
                 prop_assert_eq!(rows.len(), list.len());
                 prop_assert_eq!(rows.runs, rows.iter().count());
+                for chunk in &rows.chunks {
+                    let counts: Vec<u32> = chunk.runs.iter().map(|run| run.len() as u32).collect();
+                    prop_assert_eq!(&counts[..], &chunk.counts[..]);
+                }
             }
             prop_assert!(rows.at(list.len()).is_none());
             prop_assert_eq!(rows.iter().flatten().copied().collect::<Vec<_>>(), list);
