@@ -201,6 +201,12 @@ impl Spec {
         }
     }
 
+    /// Whether it writes to the key that is its first argument, and to no other.
+    pub fn writes_one_key(&self) -> bool {
+        let is_one = matches!(self.keys, KeyRange { first: 1, last: 1, number: 0, .. });
+        is_one && self.key_specs.len() == 1 && self.flags.has(Flag::Write)
+    }
+
     /// The places of the keys in a request that this row [`accepts`](Self::accepts).
     pub fn keys_of(&self, args: &[&[u8]]) -> Result<Places, Keyless> {
         let places = self.keys.places(args)?;

@@ -320,12 +320,20 @@ impl Node {
 
     /// Why a command with these flags may not run now. Asked before every write.
     pub fn write_refusal(&self, flags: Flags, now: UnixMs) -> Option<Refusal> {
+        let refusal = self.refusal(flags, now)?;
+        match &refusal {
+            Refusal::Oom => self.metrics.oom.bump(),
+            Refusal::Misconf(_) => self.metrics.misconf.bump(),
+        }
+        Some(refusal)
+    }
+
+    /// The same, and is not counted.
+    pub(super) fn refusal(&self, flags: Flags, now: UnixMs) -> Option<Refusal> {
         if flags.has(Flag::Denyoom) && !self.keyspace.has_room(now) {
-            self.metrics.oom.bump();
             return Some(Refusal::Oom);
         }
         let why = self.log.as_ref()?.refusal().filter(|_| flags.has(Flag::Write))?;
-        self.metrics.misconf.bump();
         Some(Refusal::Misconf(why))
     }
 

@@ -194,7 +194,7 @@ impl Node {
     }
 
     /// The vnode of a request all of whose keys lie in one slot.
-    fn one_vnode(&self, request: &Request<'_>) -> Option<VnodeId> {
+    pub(super) fn one_vnode(&self, request: &Request<'_>) -> Option<VnodeId> {
         // A row of the table always knows where its keys are.
         let mut keys = request.spec.keys_of(request.args).ok()?.into_iter();
         let slot = match (keys.next()?, request.slot) {
@@ -397,6 +397,11 @@ impl Node {
         self.run_read(batch, request, vnode, run, out).map(|()| DONE)
     }
 
+    /// Whether this node's engine cannot carry out a write now; tells nobody.
+    pub(super) fn must_refuse(&self, request: &Request<'_>, vnode: VnodeId, now: UnixMs) -> bool {
+        self.damaged.contains(vnode) || self.refusal(request.spec.flags, now).is_some()
+    }
+
     /// Why this node's engine cannot carry out a request now, if so.
     fn cannot_serve(
         &self,
@@ -435,7 +440,7 @@ impl Node {
 
     /// What the request asks of the replicas, raised where this node may have missed something
     /// that another coordinator acknowledged.
-    fn effective(
+    pub(super) fn effective(
         &self,
         request: &Request<'_>,
         vnode: VnodeId,
@@ -497,53 +502,17 @@ impl Node {
         out: &mut Reply,
     ) -> Result<(), Missed> {
         let (now, random) = (batch.now, batch.random.u64(..));
-        let actor = self.actor();
-        let is_replica = self.routes.holds(vnode, self.routes.me());
         let records = &mut batch.records;
         records.clear();
-        let mark = out.bytes.len();
-        // Those of keys that somebody waits for.
-        let mut changed: SmallVec<[&[u8]; 1]> = SmallVec::new();
-        let missed = self.keyspace.write(vnode, now, |keys| {
-            let mut changes = SmallVec::new();
-            let views: &dyn Views = keys;
-            let args = request.args;
-            run(&mut Call { args, now, random, views, reply: out, changes: &mut changes });
-            let mut missed = keys.missing();
-            for (key, change) in &changes {
-                if keys.lacks(key, change) {
-                    missed.push(key.to_vec());
-                }
-            }
-            if !missed.is_empty() {
-                out.bytes.truncate(mark);
-                return missed;
-            }
-            for (key, change) in &changes {
-                let applied = match is_replica {
-                    true => keys.apply(key, change, actor, &mut records.bytes),
-                    false => keys.apply_blind(key, change, actor, &mut records.bytes),
-                };
-                match applied {
-                    Ok(_) => {
-                        records.mark();
-                        if self.waiting.any() {
-                            changed.push(*key);
-                        }
-                    }
-                    Err(error) => {
-                        out.bytes.truncate(mark);
-                        out.error(error.to_string());
-                        break;
-                    }
-                }
-            }
-            missed
-        });
+        let mut writing = self.writing(vnode, run, records);
+        let missed = self
+            .keyspace
+            .write(vnode, now, |keys| writing.run(keys, request.args, now, random, out));
+        let changed = writing.changed;
         if !missed.is_empty() {
             return Err(missed);
         }
-        self.note_changed(batch, changed);
+        self.note_changed(batch, changed.iter().map(Vec::as_slice));
         self.note(batch, vnode);
         Ok(())
     }

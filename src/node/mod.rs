@@ -33,6 +33,7 @@ mod parts;
 mod quorum;
 mod repair;
 mod routes;
+mod row;
 mod shipping;
 mod slab;
 mod streams;
@@ -40,6 +41,7 @@ mod tending;
 mod unsettled;
 mod upkeep;
 mod waiting;
+mod writing;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};

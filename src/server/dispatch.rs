@@ -16,7 +16,7 @@ use crate::resp::reply::Reply;
 use crate::ring::slot::slot_of;
 
 use super::Server;
-use super::session::{Blocked, Session, Talk};
+use super::session::{Arguments, Blocked, Session, Talk, WRITE_EARLY};
 use super::{cluster, connection, info, kv, saving, settings};
 
 impl Session {
@@ -51,6 +51,46 @@ impl Session {
             self.talk = Talk::On;
         }
         self.place(out, mark);
+    }
+
+    /// Runs as many of these requests as ask the same command of the same key, if they are several and
+    /// nothing stands against running them in one go. So many were run and answered.
+    ///
+    /// `slots` are those of their first arguments.
+    pub(super) fn dispatch_row(
+        &mut self,
+        server: &Server,
+        requests: &[(Arguments<'_>, usize)],
+        slots: &[Slot],
+        out: &mut Reply,
+    ) -> usize {
+        let [(args, _), others @ ..] = requests else { return 0 };
+        let is_alike = |other: &Arguments<'_>, slot: Slot| {
+            slot == slots[0] && other.len() > 1 && other[0] == args[0] && other[1] == args[1]
+        };
+        let alike = others.iter().zip(&slots[1..]);
+        let alike = alike.take_while(|((other, _), slot)| is_alike(other, **slot)).count();
+        let is_open = self.is_admitted() && !server.node.is_loading();
+        if alike == 0 || !is_open || self.pending > 0 || self.talk != Talk::On {
+            return 0;
+        }
+        let Ok(spec) = resolve(args) else { return 0 };
+        if !spec.writes_one_key() || args[1].len() > KEY_SIZE_MAX {
+            return 0;
+        }
+        self.last = spec.name;
+        out.protocol = self.protocol;
+        let request = Request {
+            spec,
+            args,
+            slot: Some(slots[0]),
+            protocol: self.protocol,
+            asked: self.asked,
+            readonly: self.readonly,
+        };
+        let others = others[..alike].iter().map(|(args, _)| &args[..]);
+        let others = others.take_while(|args| spec.accepts(args.len()));
+        server.node.submit_row(&mut self.batch, &request, others, WRITE_EARLY, out)
     }
 
     /// Whether the client does not want this command's reply (`CLIENT REPLY`).

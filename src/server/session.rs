@@ -42,7 +42,7 @@ const LOOK_AHEAD: usize = 16;
 
 /// Replies beyond this many bytes are written before the batch goes on: it bounds what one
 /// client's pipeline may hold in memory.
-const WRITE_EARLY: usize = 256 << 10;
+pub(super) const WRITE_EARLY: usize = 256 << 10;
 
 /// Requests of one connection that may wait for other nodes at once.
 const PENDING_MAX: usize = 4096;
@@ -127,7 +127,7 @@ pub(super) enum Pause {
 }
 
 /// The arguments of one request, in the connection's input.
-type Arguments<'b> = SmallVec<[&'b [u8]; 8]>;
+pub(super) type Arguments<'b> = SmallVec<[&'b [u8]; 8]>;
 
 /// The next requests of a batch, scanned before the first of them is run, so that the memory
 /// they touch is fetched together.
@@ -414,14 +414,23 @@ impl Session {
             let end = ahead.scan(&input[consumed..], scanner, &self.limits(), self.look_ahead());
             let slots = server.node.approach(ahead.keys());
             let mut stopped = None;
-            for ((args, length), &slot) in ahead.requests.iter().zip(&slots) {
+            let mut left = &ahead.requests[..];
+            while let [(args, _), ..] = left {
                 stopped = self.must_pause(args, out);
                 if stopped.is_some() {
                     break;
                 }
-                self.dispatch(server, args, Some(slot), out);
-                requests += 1;
-                consumed += length;
+                let at = ahead.requests.len() - left.len();
+                let run = match self.dispatch_row(server, left, &slots[at..], out) {
+                    0 => {
+                        self.dispatch(server, args, Some(slots[at]), out);
+                        1
+                    }
+                    run => run,
+                };
+                requests += run as u64;
+                consumed += left[..run].iter().map(|(_, length)| length).sum::<usize>();
+                left = &left[run..];
             }
             let blank = ahead.blank;
             drop(ahead);

@@ -14,6 +14,7 @@ mod hostile_peers;
 mod linearizability;
 mod membership;
 mod repair;
+mod rows;
 mod siblings;
 mod streams;
 mod support;
