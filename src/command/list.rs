@@ -69,7 +69,7 @@ fn without<'a>(len: usize, places: Range<usize>) -> Change<'a> {
         // A removal is of one size, however long the list is.
         return Change::Delete;
     }
-    Change::edit(Kind::List, [Edit::RemoveRange { place: places.start, count: places.len() }])
+    Change::edit_one(Kind::List, Edit::RemoveRange { place: places.start, count: places.len() })
 }
 
 /// The place of an index that counts from the end when negative; what lies outside has none.
@@ -95,8 +95,12 @@ fn push<'a>(call: &mut Call<'a, '_>, end: End, only_if_there: bool) -> Result<()
         call.reply.integer(0);
         return Ok(());
     }
-    let edits = values.iter().map(|&value| end.push(Cow::Borrowed(value)));
-    call.changes.push((key, Change::edit(Kind::List, edits)));
+    let edit = |&value: &&'a [u8]| end.push(Cow::Borrowed(value));
+    let change = match values {
+        [value] => Change::edit_one(Kind::List, edit(value)),
+        values => Change::edit(Kind::List, values.iter().map(edit)),
+    };
+    call.changes.push((key, change));
     call.reply.integer((len + values.len()) as i64);
     Ok(())
 }
@@ -190,8 +194,8 @@ fn pop<'a>(call: &mut Call<'a, '_>, end: End, name: &'static str) -> Result<(), 
     let view = call.views.view(key);
     match elements(view.as_ref())? {
         Some(list) => {
-            let (value, places) = outermost(&list, end);
-            call.reply.bulk(&value);
+            let places = end.places(list.len(), 1);
+            list.each_value(places.clone(), |value| call.reply.bulk(value));
             call.changes.push((key, without(list.len(), places)));
         }
         None => call.reply.null(),

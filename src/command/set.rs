@@ -105,7 +105,7 @@ fn pop_one<'a>(call: &mut Call<'a, '_>) -> Result<(), Fault<'a>> {
         Some(member) => {
             call.reply.bulk(&member.name);
             let edit = Edit::remove(member.name.into_owned());
-            call.changes.push((key, Change::edit(Kind::Set, [edit])));
+            call.changes.push((key, Change::edit_one(Kind::Set, edit)));
         }
         None => call.reply.null(),
     }

@@ -7,6 +7,8 @@
 use std::ops::Range;
 
 use crate::resp::reply::Protocol;
+use crate::value::change::{Change, Edit};
+use crate::value::element::Element;
 use crate::value::fields::Fields;
 use crate::value::view::{Kind, View};
 
@@ -62,18 +64,29 @@ fn take<'a>(
 ) -> Result<(), Fault<'a>> {
     let fields = view.fields(Kind::Zset)?;
     let places = end.places(&fields, count);
-    let taken = match end {
-        End::Min => fields.range(places.clone()),
-        End::Max => fields.range_back(places.clone()),
-    };
     call.reply.array(places.len() * if shape == Shape::Flat { 2 } else { 1 });
-    for member in taken {
+    let mut tell = |member: &Element<'_>| {
         if shape == Shape::Pairs {
             call.reply.array(2);
         }
         call.reply.bulk(&member.name);
         call.reply.double(member.score);
+    };
+    // Most take one of many.
+    if places.len() == 1
+        && fields.len() > 1
+        && let Some(member) = fields.at(places.start)
+    {
+        tell(&member);
+        let edit = Edit::remove(member.name.into_owned());
+        call.changes.push((key, Change::edit_one(Kind::Zset, edit)));
+        return Ok(());
     }
+    let taken = match end {
+        End::Min => fields.range(places.clone()),
+        End::Max => fields.range_back(places.clone()),
+    };
+    taken.for_each(|member| tell(&member));
     call.changes.extend(removal(&fields, places).map(|change| (key, change)));
     Ok(())
 }

@@ -173,6 +173,11 @@ impl<'a> Change<'a> {
         Change::Edit(Box::new(Edits { kind, first, rest: list.collect() }))
     }
 
+    /// One edit of a collection.
+    pub fn edit_one(kind: Kind, edit: Edit<'a>) -> Change<'a> {
+        Change::Edit(Box::new(Edits { kind, first: edit, rest: Vec::new() }))
+    }
+
     /// A collection in the place of whatever is there; of nothing, a removal.
     pub fn make(kind: Kind, expire_at: Option<UnixMs>, elements: Vec<Element<'a>>) -> Change<'a> {
         if elements.is_empty() {

@@ -69,7 +69,7 @@ impl Entry {
                 if body.len() > 1 && (*place == 0 || *place == body.len() - 1) =>
             {
                 let name = body.pop(*place == 0, |dot| named.push(dot));
-                (SmallVec::from_vec(name), New::Gone)
+                (name, New::Gone)
             }
             _ => return None,
         };

@@ -37,7 +37,7 @@ use crate::base::time::{Dot, UnixMs};
 use crate::base::wire::{Cursor, Put, WireError};
 
 use super::digest::Terms;
-use super::element::{Element, first_step};
+use super::element::{Element, ListName, first_step};
 use super::register::Sibling;
 use super::view::Kind;
 
@@ -385,7 +385,7 @@ impl Body {
 
     /// Takes a list's first element away, or its last one, and answers its name. There must be
     /// another.
-    pub(super) fn pop(&mut self, first: bool, visit: impl FnMut(Dot)) -> Vec<u8> {
+    pub(super) fn pop(&mut self, first: bool, visit: impl FnMut(Dot)) -> ListName {
         let spot = if first { self.rows.first() } else { self.rows.last() };
         let kind = self.kind;
         if !first {
@@ -394,7 +394,7 @@ impl Body {
         let leaf = self.rows.run(spot);
         let at = if first { 0 } else { leaf.last(kind) };
         let item = leaf.item(self.sight(), at);
-        let name = item.name.bytes().to_vec();
+        let name = ListName::from_slice(item.name.bytes());
         dots_of(&item.cell, visit);
         self.put(&name, spot, Ok(at), &New::Gone);
         name
