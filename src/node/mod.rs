@@ -405,14 +405,22 @@ impl Node {
     /// slots are the answer, for the requests.
     pub fn approach<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> SmallVec<[Slot; 32]> {
         let seed = self.keyspace.seed();
-        let mut slots = SmallVec::new();
+        let mut slots = SmallVec::<[Slot; 32]>::new();
         let mut places: SmallVec<[(VnodeId, u64); 32]> = SmallVec::new();
+        let mut last: &[u8] = &[];
         for key in keys {
+            if key == last
+                && let Some(&slot) = slots.last()
+            {
+                slots.push(slot);
+                continue;
+            }
             let slot = slot_of(key);
             slots.push(slot);
             if !key.is_empty() {
                 places.push((self.topology.vnode_of(slot), seed.key(key)));
             }
+            last = key;
         }
         match places[..] {
             [] => {}

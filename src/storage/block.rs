@@ -244,7 +244,7 @@ pub(super) const fn size_class(size: usize) -> usize {
 }
 
 /// Asks the processor to fetch a cache line that will be needed soon. Any address is legal.
-fn prefetch<T>(at: *const T) {
+pub(super) fn prefetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing and faults never.
     unsafe {
@@ -732,15 +732,21 @@ impl Block {
         bytes[0] &= !WHOLE;
     }
 
-    /// Writes another plain string of the same key in place; `false` when it needs another block.
-    /// `place` is where its State is: kept if this block keeps places.
-    pub(super) fn overwrite(&mut self, plain: &Plain<'_>, place: Place) -> bool {
+    /// Whether another plain string of the same key can be written in this one's place.
+    pub(super) fn fits(&self, plain: &Plain<'_>) -> bool {
         let header = self.header();
         let len = plain.value.bytes.len();
         let flags = plain_flags(0, plain, len) | header.flags & WIDE_KEY;
-        if flags != header.flags || header.slot & COLD != 0 || header.body_len != len {
+        flags == header.flags && header.slot & COLD == 0 && header.body_len == len
+    }
+
+    /// Writes another plain string of the same key in place; `false` when it needs another block.
+    /// `place` is where its State is: kept if this block keeps places.
+    pub(super) fn overwrite(&mut self, plain: &Plain<'_>, place: Place) -> bool {
+        if !self.fits(plain) {
             return false;
         }
+        let header = self.header();
         let bytes = self.bytes_mut(header);
         header.write_plain(bytes, plain);
         header.write_place(bytes, place);

@@ -34,7 +34,7 @@ use crate::base::id::VnodeId;
 use crate::base::time::{Hlc, UnixMs};
 use crate::value::view::Missing;
 
-use super::block::{Block, Footprint, prefetch_block, prefetch_place};
+use super::block::{Block, Footprint, prefetch, prefetch_block, prefetch_place};
 use super::cooling::Sweep;
 use super::frame::Kind;
 use super::log::Log;
@@ -301,6 +301,9 @@ impl Keyspace {
     /// for together the trips overlap.
     pub fn approach(&self, keys: &[(VnodeId, u64)]) {
         for &(vnode, hash) in keys {
+            let state = &raw const self.vnodes[vnode.index()];
+            prefetch(state.cast::<u8>());
+            prefetch(state.cast::<u8>().wrapping_add(64));
             prefetch_place(&self.map.shards()[vnode.index()].read(), hash);
         }
         for &(vnode, hash) in keys {

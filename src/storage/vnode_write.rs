@@ -227,6 +227,16 @@ impl VnodeWrite<'_> {
         };
         let expire_at = expire_after(Some(&existing), expire, now);
         let plain = Plain { dot, n, expire_at, value };
+        if (!self.visits || block.is_located()) && block.fits(&plain) {
+            let old = Weight::of_value(seed, hash, key, &existing, len);
+            let place = log_plain(journal, sole, key, &plain, out);
+            block.overwrite(&plain, place);
+            if self.visits {
+                block.visit();
+            }
+            self.vnode.reweigh(hash, &old, &Weight::of_value(seed, hash, key, &plain, len));
+            return true;
+        }
         let old = Weight::of_plain(seed, hash, key, &existing, len, block);
         let place = log_plain(journal, sole, key, &plain, out);
         let new = replace(block, seed, hash, key, &plain, place, self.visits);

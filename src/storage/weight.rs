@@ -46,13 +46,25 @@ impl Weight {
         len: usize,
         block: &Block,
     ) -> Weight {
+        let value = Weight::of_value(seed, hash, key, plain, len);
+        Weight { size: block.footprint(), cold: block.is_cold(), ..value }
+    }
+
+    /// The same without what the block takes: for a value that is put over another in its place.
+    pub(super) fn of_value(
+        seed: HashSeed,
+        hash: u64,
+        key: &[u8],
+        plain: &Plain<'_>,
+        len: usize,
+    ) -> Weight {
         Weight {
             digest: plain.digest(seed, hash),
             live: true,
             expire_at: plain.expire_at,
-            size: block.footprint(),
+            size: Footprint::default(),
             stored: HEADER_SIZE + plain_size(key.len(), plain, len),
-            cold: block.is_cold(),
+            cold: false,
         }
     }
 
