@@ -383,6 +383,11 @@ impl Entry {
         let (our, their) = (self.context.clone(), &other.context);
         join_dots(&mut self.meta, &our, &other.meta, their, |_, _| {});
         self.string.join(&our, &other.string, their);
+        if their.descends(&our) {
+            // Whoever knows all that is here and holds none of it has removed it: a large collection
+            // goes without a look at its elements.
+            self.bodies.retain(|ours| other.holds(ours.kind()));
+        }
         for ours in &mut self.bodies {
             let theirs = other.body(ours.kind());
             let table = theirs.and_then(Body::names_table);
