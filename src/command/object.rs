@@ -198,8 +198,8 @@ pub fn object_help(call: &mut Call<'_, '_>) {
 pub fn memory_usage(call: &mut Call<'_, '_>) {
     answer(call, |call| {
         check_samples(call.args.get(3..).ok_or(Fault::Arity("memory|usage"))?)?;
-        match call.views.view(call.args[2]) {
-            Some(view) => call.reply.integer(view.memory as i64),
+        match call.views.memory(call.args[2]) {
+            Some(bytes) => call.reply.integer(bytes as i64),
             None => call.reply.null(),
         }
         Ok(())

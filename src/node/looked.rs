@@ -58,6 +58,11 @@ impl<V: Views> Views for Counted<'_, V> {
         found
     }
 
+    fn memory(&self, key: &[u8]) -> Option<usize> {
+        self.view(key)?;
+        self.views.memory(key)
+    }
+
     fn history(&self, key: &[u8]) -> Option<Entry> {
         let found = self.views.history(key);
         let mut looked = self.looked.get();

@@ -38,6 +38,12 @@ impl Views for VnodeRead<'_> {
         self.view_of(block)
     }
 
+    fn memory(&self, key: &[u8]) -> Option<usize> {
+        let view = self.view(key)?;
+        let block = self.find(self.seed.key(key), key)?;
+        Some(block.large_ref().map_or(view.memory, Entry::memory))
+    }
+
     fn history(&self, key: &[u8]) -> Option<Entry> {
         if let Some(block) = self.find(self.seed.key(key), key).filter(|_| self.visits) {
             block.visit();

@@ -217,7 +217,7 @@ impl Entry {
             Kind::String => self.string.body()?,
             kind => Shown::Fields(Fields::held(self.body(kind)?, now)),
         };
-        Some(View { kind, expire_at, memory: self.memory(), body })
+        Some(View { kind, expire_at, memory: 0, body })
     }
 
     /// The same of an entry that was made to be looked at.

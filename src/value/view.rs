@@ -51,7 +51,8 @@ pub struct View<'a> {
     pub kind: Kind,
     /// When it expires.
     pub expire_at: Option<UnixMs>,
-    /// Bytes that the key, its value and its history take in memory.
+    /// Bytes that the key, its value and its history take in memory; of a large collection nothing,
+    /// see [`Views::memory`].
     pub memory: usize,
     /// What it holds.
     pub body: Body<'a>,
@@ -81,6 +82,12 @@ pub enum Usage {
 pub trait Views {
     /// The visible state of `key` at the call's moment.
     fn view(&self, key: &[u8]) -> Option<View<'_>>;
+
+    /// Bytes that `key`, its value and its history take in memory; none if it is not visible. (To add
+    /// them up for a large collection is work that no other look at it needs.)
+    fn memory(&self, key: &[u8]) -> Option<usize> {
+        self.view(key).map(|view| view.memory)
+    }
 
     /// What is remembered of the use of `key`; none if it is not visible. To ask is no use of it.
     fn usage(&self, key: &[u8]) -> Option<Usage> {

@@ -367,9 +367,10 @@ impl Leaf {
     /// Remembers an element shortly before the last one, if none is known: who takes elements from
     /// the right will come there.
     pub(super) fn know_end(&mut self, kind: Kind) {
-        let count = self.count as usize;
-        if usize::from(self.known.place) + 2 * NEAR < count {
-            let place = count - NEAR;
+        let (count, known) = (self.count as usize, usize::from(self.known.place));
+        // The last one itself will be gone.
+        if known + 1 >= count || known + 2 * NEAR < count {
+            let place = count.saturating_sub(1 + NEAR);
             self.known = Known::at(place, self.offset(kind, place));
         }
     }
