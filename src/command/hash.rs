@@ -25,9 +25,14 @@ fn write<'a>(call: &mut Call<'a, '_>, command: &'static str) -> Result<usize, Fa
     if !pairs.len().is_multiple_of(2) {
         return Err(Fault::Arity(command));
     }
-    let pairs = pairs.chunks_exact(2);
     let view = call.views.view(key);
     let fields = elements(view.as_ref(), Kind::Hash)?;
+    if let [field, value] = pairs {
+        let created = usize::from(!fields.contains(field));
+        call.changes.push((key, Change::edit_one(Kind::Hash, Edit::field(*field, *value))));
+        return Ok(created);
+    }
+    let pairs = pairs.chunks_exact(2);
     let named = firsts(pairs.clone().map(|pair| pair[0]));
     let created = named.filter(|field| !fields.contains(field)).count();
     let edits = pairs.map(|pair| Edit::field(pair[0], pair[1]));

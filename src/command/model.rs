@@ -258,7 +258,14 @@ impl Model {
     }
 
     fn apply(&mut self, key: &[u8], change: &Change<'_>) {
-        self.keys.retain(|_, kept| kept.expire_at.is_none_or(|at| at > self.now));
+        let now = self.now;
+        let lasts = |at: Option<UnixMs>| at.is_none_or(|at| at > now);
+        // A hash whose last field has expired is gone, with its own time to live.
+        let is_seen = |kept: &Kept| {
+            kept.kind == Kind::String
+                || kept.elements.iter().any(|element| lasts(element.expire_at))
+        };
+        self.keys.retain(|_, kept| lasts(kept.expire_at) && is_seen(kept));
         match change {
             Change::Put { value, expire } => {
                 let expire_at = match *expire {
