@@ -75,6 +75,7 @@ use crate::value::packed::Packed;
 use crate::value::plain::Plain;
 use crate::value::view::Kind;
 
+use super::footprint::{Beside, Footprint, size_class};
 use super::place::Place;
 
 const WIDE_KEY: u8 = 1;
@@ -98,8 +99,9 @@ const COLD: u8 = 2;
 const LOCATED: u8 = 4;
 const FRESH: u8 = 8;
 
-const ALIGN: usize = 16;
-const SLOT_FLAGS: u8 = ALIGN as u8 - 1;
+/// Blocks begin at multiples of this.
+pub(super) const BLOCK_ALIGN: usize = 16;
+const SLOT_FLAGS: u8 = BLOCK_ALIGN as u8 - 1;
 
 const TAG_SHIFT: u32 = 56;
 
@@ -195,52 +197,12 @@ pub(super) fn block_at(table: &mut Table, at: usize) -> Option<&mut Block> {
     unsafe { table.is_bucket_full(at).then(|| &mut table.bucket(at).as_mut().0) }
 }
 
-/// What a block takes of memory, as the allocator counts it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Footprint {
-    /// Bytes it takes.
-    pub(super) taken: usize,
-    /// Bytes it would take if it were cold, where that saves any.
-    pub(super) least: usize,
-}
-
-impl Footprint {
-    /// Of both.
-    pub(super) const fn plus(self, other: Footprint) -> Footprint {
-        Footprint { taken: self.taken + other.taken, least: self.least + other.least }
-    }
-}
-
-/// What a block takes beside a large entry.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Beside {
-    taken: usize,
-    cold: usize,
-}
-
-impl Beside {
-    /// What both take, if the entry takes so much.
-    pub(super) fn with(self, entry: usize) -> Footprint {
-        let taken = self.taken + entry;
-        Footprint { taken, least: taken.min(self.cold) }
-    }
-}
-
 /// Bytes that a table's slots take.
 pub(super) fn table_size(table: &Table) -> usize {
     match table.allocation_info().1.size() {
         0 => 0,
         size => size_class(size),
     }
-}
-
-/// What the allocator takes for `size` bytes: jemalloc's classes, four for each doubling.
-pub(super) const fn size_class(size: usize) -> usize {
-    if size <= 128 {
-        return if size <= ALIGN { ALIGN } else { size.next_multiple_of(ALIGN) };
-    }
-    let step = 1 << ((size - 1).ilog2() - 2);
-    size.next_multiple_of(step)
 }
 
 /// Asks the processor to fetch a cache line that will be needed soon. Any address is legal.
@@ -498,8 +460,8 @@ pub(super) const fn tag_of(hash: u64) -> u8 {
 }
 
 const fn layout_of(size: usize) -> Layout {
-    let size = if size < ALIGN { ALIGN } else { size };
-    match Layout::from_size_align(size, ALIGN) {
+    let size = if size < BLOCK_ALIGN { BLOCK_ALIGN } else { size };
+    match Layout::from_size_align(size, BLOCK_ALIGN) {
         Ok(layout) => layout,
         Err(_) => panic!("a value's size is limited"),
     }

@@ -8,7 +8,8 @@ use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::value::packed::Packed;
 use crate::value::plain::Plain;
 
-use super::block::{Block, ColdEntry, ColdPlain, Footprint, Form, KINDS, size_class};
+use super::block::{Block, ColdEntry, ColdPlain, Form, KINDS};
+use super::footprint::{Footprint, size_class};
 use super::place::Place;
 
 fn plain_of<'a>(

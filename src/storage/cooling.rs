@@ -23,7 +23,8 @@ use crate::base::time::UnixMs;
 use crate::value::entry::Entry;
 use crate::value::view::Kind as Type;
 
-use super::block::{Block, ColdEntry, Footprint, Form, Table, block_at, table_size};
+use super::block::{Block, ColdEntry, Form, Table, block_at, table_size};
+use super::footprint::Footprint;
 use super::frame::Kind;
 use super::keyspace::{Journal, Keyspace};
 use super::place::Place;

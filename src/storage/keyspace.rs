@@ -34,8 +34,9 @@ use crate::base::id::VnodeId;
 use crate::base::time::{Hlc, UnixMs};
 use crate::value::view::Missing;
 
-use super::block::{Block, Footprint, prefetch, prefetch_block, prefetch_place};
+use super::block::{Block, prefetch, prefetch_block, prefetch_place};
 use super::cooling::Sweep;
+use super::footprint::Footprint;
 use super::frame::Kind;
 use super::log::Log;
 use super::place::Place;

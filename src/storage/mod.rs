@@ -5,6 +5,7 @@ pub mod compaction;
 pub mod comparing;
 mod cooling;
 pub mod disk;
+mod footprint;
 pub mod frame;
 mod group;
 pub mod hint;

@@ -18,8 +18,9 @@ use crate::value::entry::Entry;
 use crate::value::record;
 use crate::value::view::{Body, Kind as ValueKind, Views};
 
-use super::block::{Footprint, Form, blocks, table_size};
+use super::block::{Form, blocks, table_size};
 use super::disk::RealDisk;
+use super::footprint::Footprint;
 use super::frame::{HEADER_SIZE, Kind};
 use super::keyspace::Keyspace;
 use super::log::{Commit, Fsync, Layout, Log, Options};

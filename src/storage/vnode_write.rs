@@ -29,7 +29,8 @@ use crate::value::record::{
 };
 use crate::value::view::{Missing, View, Views};
 
-use super::block::{Block, Footprint, Form, Table, blocks, table_size};
+use super::block::{Block, Form, Table, blocks, table_size};
+use super::footprint::Footprint;
 use super::frame::Kind;
 use super::keyspace::{Journal, Keyspace, Vnode};
 use super::place::Place;

@@ -6,7 +6,8 @@ use crate::value::entry::Entry;
 use crate::value::plain::Plain;
 use crate::value::record::{encoded_size, plain_size};
 
-use super::block::{Block, ColdEntry, Footprint, Form};
+use super::block::{Block, ColdEntry, Form};
+use super::footprint::Footprint;
 use super::frame::HEADER_SIZE;
 
 /// What a block adds to its vnode's sums.

@@ -26,7 +26,7 @@ use crate::base::id::{Actor, Boot, NodeId};
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::version::context::Context;
 
-use super::apply::{Author, Delta};
+use super::apply::{ApplyError, Author, Delta};
 use super::body::cell::register_of;
 use super::body::leaf::New;
 use super::change::Change;
@@ -331,7 +331,12 @@ impl Simulation {
             Some(since) => entry.apply_blind(change, dot, self.now, since),
             None => entry.apply(change, dot, self.now),
         };
-        let delta = applied.expect("room for a value");
+        let delta = match applied {
+            Ok(delta) => delta,
+            // One that has forgotten and counted on too often refuses: nothing was done.
+            Err(ApplyError::TooManySingleDots) if forgotten.is_some() => return,
+            Err(error) => panic!("room for a value: {error}"),
+        };
         let is_short = matches!(delta, Delta::Short(_));
         let mut delta = delta.decoded();
         if let (Change::Edit(edits), true) = (change, is_short) {
