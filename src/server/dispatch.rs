@@ -68,10 +68,10 @@ impl Session {
         let is_alike = |other: &Arguments<'_>, slot: Slot| {
             slot == slots[0] && other.len() > 1 && other[0] == args[0] && other[1] == args[1]
         };
-        let alike = others.iter().zip(&slots[1..]);
-        let alike = alike.take_while(|((other, _), slot)| is_alike(other, **slot)).count();
+        let others = others.iter().zip(&slots[1..]).map(|((other, _), &slot)| (other, slot));
+        let mut alike = others.take_while(|(other, slot)| is_alike(other, *slot)).peekable();
         let is_open = self.is_admitted() && !server.node.is_loading();
-        if alike == 0 || !is_open || self.pending > 0 || self.talk != Talk::On {
+        if alike.peek().is_none() || !is_open || self.pending > 0 || self.talk != Talk::On {
             return 0;
         }
         let Ok(spec) = resolve(args) else { return 0 };
@@ -88,7 +88,7 @@ impl Session {
             asked: self.asked,
             readonly: self.readonly,
         };
-        let others = others[..alike].iter().map(|(args, _)| &args[..]);
+        let others = alike.map(|(args, _)| &args[..]);
         let others = others.take_while(|args| spec.accepts(args.len()));
         server.node.submit_row(&mut self.batch, &request, others, WRITE_EARLY, out)
     }

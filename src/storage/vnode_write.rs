@@ -285,13 +285,10 @@ impl VnodeWrite<'_> {
             let place = journal.append(Kind::State, |out| encode_whole(out, key, entry));
             block.settle(place);
         }
-        if is_large {
-            self.vnode.reweigh_elements(hash, old, new);
-            self.keyspace.resize_blocks(beside.with(before), beside.with(after));
-        } else {
-            let (base, whole) = (block.place().unwrap_or_default(), block.is_whole());
-            self.vnode.reweigh_elements(hash, old, new);
-            self.keyspace.resize_blocks(beside.with(before), beside.with(after));
+        let shrunk = (!is_large).then(|| (block.place().unwrap_or_default(), block.is_whole()));
+        self.vnode.reweigh_elements(hash, old, new);
+        self.keyspace.resize_blocks(beside.with(before), beside.with(after));
+        if let Some((base, whole)) = shrunk {
             let entry = self.take_entry(hash, key);
             let mut encoded = Vec::new();
             entry.encode(&mut encoded);

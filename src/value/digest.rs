@@ -30,14 +30,7 @@ pub(super) struct Terms {
 }
 
 /// Small enough for the stack; a long field name spills.
-#[derive(Default)]
-struct Bytes(SmallVec<[u8; 128]>);
-
-impl Put for Bytes {
-    fn put(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-}
+type Bytes = SmallVec<[u8; 128]>;
 
 impl Terms {
     fn begin(self, kind: u8) -> Bytes {
@@ -83,7 +76,7 @@ impl Terms {
             Self::dot(&mut out, dot);
             out.put_u8(tag(kind));
             out.put(name);
-            return self.seed.digest(&out.0);
+            return self.seed.digest(&out);
         };
         room[..8].copy_from_slice(&self.key_hash.to_le_bytes());
         room[8] = 2;
@@ -101,7 +94,7 @@ impl Terms {
         Self::dot(&mut out, base);
         out.put_u8(tag(kind));
         out.put(name);
-        self.seed.digest(&out.0)
+        self.seed.digest(&out)
     }
 
     /// The term of what `inc`'s actor added to `base`, a string.
@@ -109,7 +102,7 @@ impl Terms {
         let mut out = self.begin(3);
         Self::dot(&mut out, inc);
         Self::dot(&mut out, base);
-        self.seed.digest(&out.0)
+        self.seed.digest(&out)
     }
 
     /// The term of a context; the counts for people are left out.
@@ -122,6 +115,6 @@ impl Terms {
         for mark in vector.iter().chain(cloud) {
             Self::dot(&mut out, mark.dot);
         }
-        self.seed.digest(&out.0)
+        self.seed.digest(&out)
     }
 }
