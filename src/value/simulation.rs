@@ -322,8 +322,8 @@ impl Simulation {
         }
     }
 
-    /// Writes; `own` is what the write makes and removes.
-    fn apply(&mut self, at: usize, change: &Change<'_>, dot: Dot, own: &Facts) {
+    /// Writes; `own` is what the write makes and removes. Whether it was not refused.
+    fn apply(&mut self, at: usize, change: &Change<'_>, dot: Dot, own: &Facts) -> bool {
         let Replica { entry, facts, wrote, forgotten, is_new, .. } = &mut self.replicas[at];
         *is_new = true;
         let mut before = entry.clone();
@@ -333,8 +333,11 @@ impl Simulation {
         };
         let delta = match applied {
             Ok(delta) => delta,
-            // One that has forgotten and counted on too often refuses: nothing was done.
-            Err(ApplyError::TooManySingleDots) if forgotten.is_some() => return,
+            // One that has forgotten and counted on too often refuses.
+            Err(ApplyError::TooManySingleDots) if forgotten.is_some() => {
+                assert_eq!(before, *entry, "nothing was done");
+                return false;
+            }
             Err(error) => panic!("room for a value: {error}"),
         };
         let is_short = matches!(delta, Delta::Short(_));
@@ -366,6 +369,7 @@ impl Simulation {
         self.book.name_elements(entry, own);
         let facts = facts.clone();
         self.send(at, delta, own, facts);
+        true
     }
 
     /// What was written goes to the others, or is lost.

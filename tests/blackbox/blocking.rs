@@ -66,6 +66,14 @@ fn say(client: &mut Client, words: &str) -> Value {
     client.say(words).expect("an answer")
 }
 
+/// Until the node of this client has seen that it lost a link, and sends nobody's request over it.
+fn await_lost_link(client: &mut Client) {
+    until("the link is seen to be lost", SOON, || {
+        let told = say(client, "KV.STATUS").text();
+        if told.contains("down") || told.contains("awaited") { Ok(()) } else { Err(told) }
+    });
+}
+
 /// Says it until it is not refused.
 fn say_until_done(client: &mut Client, words: &str) -> Value {
     until("it is done", SOON, || match say(client, words) {
@@ -286,8 +294,10 @@ fn a_coordinator_that_dies_leaves_those_who_wait_uncertain() {
     cluster.kill(1);
     let told = waiter.receive().unwrap();
     assert_eq!(told.error_code(), Some("UNCERTAIN"), "{told:?}");
-    let pushed = say_until_done(&mut cluster.client(3), &format!("RPUSH {key} a"));
-    assert_eq!(pushed, Value::Integer(1));
+    // Who pushed before its node knows would be uncertain, too.
+    let mut pusher = cluster.client(3);
+    await_lost_link(&mut pusher);
+    assert_eq!(say_until_done(&mut pusher, &format!("RPUSH {key} a")), Value::Integer(1));
     assert_eq!(say_until_done(&mut waiter, &format!("BLPOP {key} 0")), popped(&key, "a"));
 }
 
@@ -299,10 +309,7 @@ fn nothing_is_taken_for_clients_beyond_a_lost_link() {
     cluster.split(&[1, 3], &[2]);
     assert_eq!(waiter.receive().unwrap().error_code(), Some("UNCERTAIN"));
     let mut pusher = cluster.client(1);
-    until("the link is seen to be lost", SOON, || {
-        let told = say(&mut pusher, "KV.STATUS").text();
-        if told.contains("down") || told.contains("awaited") { Ok(()) } else { Err(told) }
-    });
+    await_lost_link(&mut pusher);
     assert_eq!(say_until_done(&mut pusher, &format!("RPUSH {key} a")), Value::Integer(1));
     assert_eq!(say(&mut pusher, &format!("LLEN {key}")), Value::Integer(1));
     cluster.heal();

@@ -87,7 +87,9 @@ impl Simulation {
         let change = if makes { self.make(&mut work) } else { self.edit(moment, &mut work) };
         self.share_dot(moment.dot, &mut work);
         let Work { own, parts, .. } = work;
-        self.apply(moment.at, &change, moment.dot, &own);
+        if !self.apply(moment.at, &change, moment.dot, &own) {
+            return Ok(());
+        }
         // As each edit is meant: by what was seen before.
         let seen = self.book.shown(&self.replicas[moment.at].facts, self.now);
         let bare = |part: &Part| (part.held.clone(), part.expire_at);
