@@ -251,13 +251,15 @@ impl Stream {
     pub fn sort_in(&mut self, mut frames: &[u8], linked: bool) -> u64 {
         for frame in Frames::of(&mut frames) {
             if is_rep(frame) {
-                self.appended += 1;
                 if self.is_dropping() {
+                    self.appended += 1;
                     self.kept_from = self.appended;
                     self.open_before = self.appended;
                 } else {
+                    // Counted when it lies there: a piece that room closes ends before it.
                     self.make_room(frame.len());
                     self.open.extend_from_slice(frame);
+                    self.appended += 1;
                 }
             } else if linked {
                 let out = if self.is_flowing() { &mut self.open } else { &mut self.aside };

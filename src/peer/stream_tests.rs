@@ -25,8 +25,16 @@ fn status(number: u64) -> BytesMut {
     frame
 }
 
+/// The same change with so many bytes more.
+fn long_rep(number: u64, more: usize) -> BytesMut {
+    let record = [&number.to_le_bytes()[..], &vec![0; more]].concat();
+    let mut frame = BytesMut::new();
+    Message::Rep { vnode: VnodeId(1), record: &record }.encode(&mut frame);
+    frame
+}
+
 fn number(bytes: &[u8]) -> u64 {
-    u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
+    u64::from_le_bytes(*bytes.first_chunk().expect("eight bytes"))
 }
 
 /// What the receiver's disk, its process and the wire between hold.
@@ -78,13 +86,24 @@ impl World {
             self.said += 1;
             run.extend_from_slice(&status(self.said));
         }
+        self.append_run(&run, changes);
+    }
+
+    /// One change that may need a chunk of its own.
+    fn append_long(&mut self, more: usize) {
+        let run = long_rep(self.stream.appended() + 1, more);
+        self.append_run(&run, 1);
+    }
+
+    fn append_run(&mut self, run: &[u8], changes: u64) {
+        let before = self.stream.appended();
         let upto = if self.stream.is_flowing() {
-            self.stream.place(run.len()).extend_from_slice(&run);
+            self.stream.place(run.len()).extend_from_slice(run);
             self.stream.appended_in_place(changes)
         } else {
-            self.stream.sort_in(&run, self.linked)
+            self.stream.sort_in(run, self.linked)
         };
-        assert_eq!(upto, first + changes - 1);
+        assert_eq!(upto, before + changes);
     }
 
     fn link_up(&mut self) -> Begun {
@@ -229,6 +248,38 @@ fn a_link_that_breaks_is_resumed_where_it_was_acknowledged() {
     world.run_dry();
     world.assert_complete();
     assert_eq!(world.gaps, 0);
+}
+
+#[test]
+fn a_change_alone_in_its_chunk_is_sent_again_like_any_other() {
+    let mut world = world();
+    world.meet();
+    world.cut();
+    world.append(3);
+    // No room behind those: the change begins a chunk, and the link comes before another does.
+    world.append_long(CHUNK_SIZE);
+    assert_eq!(world.link_up().changes, 4);
+    world.run_dry();
+    world.assert_complete();
+}
+
+#[test]
+fn a_change_that_begins_a_chunk_is_not_sent_again_to_one_that_holds_it() {
+    let mut world = world();
+    world.meet();
+    world.cut();
+    world.append(3);
+    world.append_long(CHUNK_SIZE);
+    world.append(1);
+    world.link_up();
+    // So little is allowed that one change goes at a time.
+    (0..4).for_each(|_| world.send(1));
+    world.receive();
+    world.cut();
+    let begun = world.link_up();
+    assert_eq!((begun.after, begun.changes), (4, 1));
+    world.run_dry();
+    world.assert_complete();
 }
 
 #[test]
@@ -449,6 +500,7 @@ fn a_peer_that_is_slow_to_acknowledge_costs_no_more_than_the_bound() {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Append(u64),
+    AppendLong(usize),
     Send(usize),
     Receive,
     Answer,
@@ -464,6 +516,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (1u64..40).prop_map(Step::Append),
+        2 => (CHUNK_SIZE / 2..CHUNK_SIZE).prop_map(Step::AppendLong),
         6 => prop_oneof![Just(usize::MAX), 0usize..300].prop_map(Step::Send),
         6 => Just(Step::Receive),
         5 => Just(Step::Answer),
@@ -481,6 +534,7 @@ impl World {
     fn take_step(&mut self, step: Step) {
         match step {
             Step::Append(changes) => self.append(changes),
+            Step::AppendLong(more) => self.append_long(more),
             Step::Send(allowance) => self.send(allowance),
             Step::Receive => self.receive(),
             Step::Answer => self.answer(),
