@@ -530,12 +530,15 @@ impl Block {
         self.large_entry(self.header())
     }
 
-    /// The entry of a large block, and what the block takes beside it.
-    pub(super) fn large_mut(&mut self) -> Option<(&mut Entry, Beside)> {
-        let header = self.header();
-        let entry = self.large_at(header)?;
+    /// The entry of a large block.
+    pub(super) fn large_mut(&mut self) -> Option<&mut Entry> {
         // SAFETY: the block's own box, borrowed mutably with `self`.
-        Some((unsafe { &mut *entry }, header.beside()))
+        self.large_at(self.header()).map(|entry| unsafe { &mut *entry })
+    }
+
+    /// What a large block takes beside its entry.
+    pub(super) fn beside(&self) -> Beside {
+        self.header().beside()
     }
 
     /// A plain string whose value, of `len` bytes, is in the log only.

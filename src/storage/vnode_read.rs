@@ -62,6 +62,9 @@ impl<'a> VnodeRead<'a> {
     }
 
     pub(super) fn view_of(&self, block: &'a Block) -> Option<View<'a>> {
+        if let Some(entry) = block.large_ref() {
+            return entry.view(self.now);
+        }
         let memory = block.size() + size_of::<Block>();
         let cold = |raw_len: u32| Body::Cold {
             raw_len: raw_len as usize,

@@ -258,8 +258,8 @@ impl VnodeWrite<'_> {
         let (sole, seed, now, journal) = (self.vnode.sole, self.seed(), self.now, self.journal);
         let found = self.table.get_mut(hash, |(block, _)| block.is(hash, key));
         let Some((block, _)) = found else { return false };
-        let Some((entry, beside)) = block.large_mut() else { return false };
-        let (old, before) = ((entry.elements_digest(seed, hash), entry.size()), entry.memory());
+        let Some(entry) = block.large_mut() else { return false };
+        let old = entry.measure(seed, hash);
         let Some(delta) = entry.edit_single(edits, dot, now) else { return false };
         let size = match &delta {
             Delta::Short(short) => short.len(),
@@ -271,7 +271,7 @@ impl VnodeWrite<'_> {
             write(out);
         }
         let is_large = entry.is_large();
-        let (new, after) = ((entry.elements_digest(seed, hash), entry.size()), entry.memory());
+        let new = entry.measure(seed, hash);
         if size < new.1 {
             if sole {
                 journal.append(Kind::Join, write);
@@ -286,8 +286,11 @@ impl VnodeWrite<'_> {
             block.settle(place);
         }
         let shrunk = (!is_large).then(|| (block.place().unwrap_or_default(), block.is_whole()));
-        self.vnode.reweigh_elements(hash, old, new);
-        self.keyspace.resize_blocks(beside.with(before), beside.with(after));
+        if old.2 != new.2 {
+            let beside = block.beside();
+            self.keyspace.resize_blocks(beside.with(old.2), beside.with(new.2));
+        }
+        self.vnode.reweigh_elements(hash, (old.0, old.1), (new.0, new.1));
         if let Some((base, whole)) = shrunk {
             let entry = self.take_entry(hash, key);
             let mut encoded = Vec::new();
@@ -471,7 +474,7 @@ impl VnodeWrite<'_> {
             Form::Large(_) => {}
         }
         let old = Weight::of(seed, hash, block);
-        let entry = std::mem::take(block.large_mut().expect("a large block").0);
+        let entry = std::mem::take(block.large_mut().expect("a large block"));
         let new = Weight::of(seed, hash, block);
         self.reweigh(hash, &old, &new);
         entry
@@ -513,7 +516,7 @@ impl VnodeWrite<'_> {
             if !entry.keeps_digest() {
                 entry.keep_digest(seed, hash);
             }
-            *block.large_mut().expect("a large block").0 = entry;
+            *block.large_mut().expect("a large block") = entry;
             if whole {
                 block.settle(base);
             } else {

@@ -1,13 +1,17 @@
 //! The body against a plain map and a plain list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::cell::score_of;
+use super::leaf::New;
+use super::ranks::order;
 use super::*;
-use crate::base::time::Hlc;
+use crate::base::time::{Dot, Hlc};
 use crate::value::change::Amount;
+use crate::value::element::between;
 use crate::value::packed::Packed;
 use crate::value::register::Register;
 
@@ -59,6 +63,9 @@ fn assert_sound(body: &Body) -> Result<(), TestCaseError> {
     prop_assert_eq!(body.held, body.rows.iter().map(|leaf| leaf.bytes.len()).sum::<usize>());
     prop_assert_eq!(body.room, body.rows.iter().map(|leaf| leaf.bytes.capacity()).sum::<usize>());
     prop_assert_eq!(body.len(), body.items().count());
+    let last = body.rows.run(body.rows.last());
+    let begins: Vec<u32> = last.items(body.sight()).map(|(at, _)| at as u32).collect();
+    prop_assert!(begins.ends_with(&body.tail), "{:?} ends {begins:?}", body.tail);
     if body.is_large() {
         if body.kind != Kind::List {
             prop_assert!(body.items().all(|i| body.find(i.name.bytes()).1.is_ok()));
@@ -174,7 +181,7 @@ proptest! {
                     _ => (names.first(), names.get(1)),
                 };
                 let (left, right) = (left.map(Vec::as_slice), right.map(Vec::as_slice));
-                let name = crate::value::element::between(left, right, dot).expect("room").to_vec();
+                let name = between(left, right, dot).expect("room").to_vec();
                 let new = New::Single { dot, value: Packed::raw(&value), expire_at: None };
                 body.update(&name, |held| {
                     assert!(held.is_none(), "a name is given once");
@@ -196,6 +203,52 @@ proptest! {
         let half = list.len() / 2;
         let back: Vec<_> = body.back_from(half).map(|element| element.value.into_owned()).collect();
         prop_assert!(back.iter().eq(list[..half].iter().rev()));
+    }
+
+    #[test]
+    fn a_list_is_a_queue_at_both_ends(
+        steps in vec((0u8..12, 1usize..80, any::<u32>()), 0..60),
+    ) {
+        let mut body = Body::new(Kind::List, HashSeed(5));
+        body.keep_digest(TERMS);
+        let mut queue: VecDeque<Vec<u8>> = VecDeque::new();
+        let mut hlc = 5_000_000;
+        for (what, run, number) in steps {
+            for nth in 0..run {
+                hlc += 1;
+                let value = vec![b'x'; (number as usize + nth) % 40];
+                let dot = Dot::new(Hlc(hlc), Actor(1));
+                let first = what % 2 == 0;
+                match what {
+                    0..5 => {
+                        let end = (!queue.is_empty()).then(|| body.end_name(first));
+                        let end = end.as_ref().map(|name| name.bytes());
+                        let (left, right) = if first { (None, end) } else { (end, None) };
+                        let name = between(left, right, dot).expect("room");
+                        let new = New::Single { dot, value: Packed::raw(&value), expire_at: None };
+                        body.push(first, &name, &new);
+                        if first { queue.push_front(value) } else { queue.push_back(value) }
+                    }
+                    5..10 if queue.len() > 1 => {
+                        body.pop(first, |_| {});
+                        let _ = if first { queue.pop_front() } else { queue.pop_back() };
+                    }
+                    10 if queue.len() > 1 => {
+                        let place = number as usize % queue.len();
+                        let name = body.names(place, 1).pop().expect("there");
+                        body.update(&name, |_| New::Gone);
+                        queue.remove(place);
+                    }
+                    _ => {}
+                }
+                let mut last = None;
+                body.each_value(queue.len().saturating_sub(1), 1, |value| last = Some(value.to_vec()));
+                prop_assert_eq!(last.as_ref(), queue.back());
+            }
+            assert_sound(&body)?;
+        }
+        let values: Vec<_> = body.from(0).map(|element| element.value.into_owned()).collect();
+        prop_assert_eq!(VecDeque::from(values), queue);
     }
 
     /// Nothing that comes from outside makes reading panic.

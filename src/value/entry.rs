@@ -212,6 +212,11 @@ impl Entry {
 
     /// What commands see at `now`; nothing of an absent, deleted or expired key.
     pub fn view(&self, now: UnixMs) -> Option<View<'_>> {
+        if let Some((meta, body)) = self.only_shown(now) {
+            let (kind, expire_at) = (meta.kind, meta.expire_at);
+            let body = Shown::Fields(Fields::held(body, now));
+            return Some(View { kind, expire_at, memory: 0, body });
+        }
         let (kind, expire_at) = self.visible(now)?;
         let body = match kind {
             Kind::String => self.string.body()?,
@@ -297,9 +302,7 @@ impl Entry {
 
     /// Bytes in memory.
     pub fn memory(&self) -> usize {
-        let context = size_of_val(self.context.vector()) + size_of_val(self.context.cloud());
-        let bodies: usize = self.bodies.iter().map(Body::memory).sum();
-        size_of::<Entry>() + context + size_of_val(&self.meta[..]) + self.string.memory() + bodies
+        self.sizes().1
     }
 
     /// Whether it is kept in memory as what it is, for its bytes would be too many to be made anew by
@@ -311,9 +314,25 @@ impl Entry {
 
     /// About how many bytes [`Entry::encode`] makes of a large entry; without making them.
     pub fn size(&self) -> usize {
-        let context = 18 * (self.context.vector().len() + self.context.cloud().len());
-        let bodies: usize = self.bodies.iter().map(|body| body.size() + 32).sum();
-        context + 22 * self.meta.len() + self.string.memory() + bodies
+        self.sizes().0
+    }
+
+    /// The digest of its elements, [`Entry::size`] and [`Entry::memory`].
+    pub fn measure(&self, seed: HashSeed, key_hash: u64) -> (Digest, usize, usize) {
+        let (size, memory) = self.sizes();
+        (self.elements_digest(seed, key_hash), size, memory)
+    }
+
+    #[inline]
+    fn sizes(&self) -> (usize, usize) {
+        let (vector, cloud) = (self.context.vector(), self.context.cloud());
+        let string = self.string.memory();
+        let size = 18 * (vector.len() + cloud.len()) + 22 * self.meta.len() + string;
+        let context = size_of_val(vector) + size_of_val(cloud);
+        let memory = size_of::<Entry>() + context + size_of_val(&self.meta[..]) + string;
+        self.bodies.iter().fold((size, memory), |(size, memory), body| {
+            (size + body.size() + 32, memory + body.memory())
+        })
     }
 
     /// Orders what has no order of its own by the cluster's seed, from now on.
@@ -338,6 +357,20 @@ impl Entry {
             Kind::String => !self.string.is_empty(),
             kind => self.body(kind).is_some(),
         }
+    }
+
+    /// The collection that is there, if nothing stands beside it and nothing of it has expired: so it
+    /// is nearly always.
+    pub(super) fn only_shown(&self, now: UnixMs) -> Option<(&Meta, &Body)> {
+        let ([meta], [body], true) = (&self.meta[..], &self.bodies[..], self.string.is_empty())
+        else {
+            return None;
+        };
+        let is_shown = meta.kind == body.kind()
+            && meta.expire_at.is_none_or(|at| at > now)
+            && !body.is_empty()
+            && !body.may_have_expired(now);
+        is_shown.then_some((meta, body))
     }
 
     /// Type and expiry, if there is something to see at `now`: of the greatest meta that tells of

@@ -25,16 +25,9 @@ impl Entry {
     /// [`Entry::apply`].
     pub fn edit_single(&mut self, edits: &Edits<'_>, dot: Dot, now: UnixMs) -> Option<Delta> {
         let edit = edits.single()?;
-        let ([meta], [body], true) = (&self.meta[..], &mut self.bodies[..], self.string.is_empty())
-        else {
-            return None;
-        };
         let kind = edits.kind;
-        let is_shown = meta.kind == kind && meta.expire_at.is_none_or(|at| at > now);
-        if !is_shown || body.kind() != kind || body.is_empty() || body.may_have_expired(now) {
-            return None;
-        }
-        let meta = *meta;
+        let (&meta, _) = self.only_shown(now).filter(|(meta, _)| meta.kind == kind)?;
+        let body = &mut self.bodies[0];
         let mut named = SmallVec::<[Dot; 2]>::new();
         let mut scratch = Vec::new();
         let (name, new) = match edit {

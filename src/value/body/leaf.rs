@@ -17,6 +17,8 @@
 //! bytes of its own: its dot four, its head and lengths three. What has concurrent values or was
 //! counted on is a register, as `register` encodes it.
 
+use std::ops::Range;
+
 use crate::base::id::Actor;
 use crate::base::time::{Dot, Hlc, UnixMs};
 use crate::base::wire::{Cursor, FEW_SIZE, Few, Put, WireError};
@@ -163,9 +165,6 @@ pub(super) struct Item<'a> {
     pub(super) end: usize,
 }
 
-/// So far from the end an element is remembered.
-const NEAR: usize = 8;
-
 /// Most bytes that an element takes beside name and value.
 const AROUND: usize = 48;
 
@@ -300,6 +299,27 @@ impl Leaf {
         None
     }
 
+    /// Visits the names of a hash's or a set's elements, and where each lies.
+    pub(super) fn names(&self, kind: Kind, mut visit: impl FnMut(&[u8], Range<usize>)) {
+        debug_assert!(kind != Kind::List, "a list's names are made");
+        let bytes = &self.bytes[..];
+        let mut at = 0;
+        while at < bytes.len() {
+            let start = at;
+            at += 1;
+            let len = varint(bytes, &mut at) as usize;
+            let name = at..at + len;
+            at = self.after_name(kind, bytes[start], name.end);
+            visit(&bytes[name], start..at);
+        }
+    }
+
+    /// Appends an element's bytes, told from the same moment as this leaf's.
+    pub(super) fn append(&mut self, element: &[u8]) {
+        self.bytes.extend_from_slice(element);
+        self.count += 1;
+    }
+
     /// Where the element after the one at an offset begins.
     fn after(&self, kind: Kind, mut at: usize) -> usize {
         let bytes = &self.bytes[..];
@@ -359,19 +379,19 @@ impl Leaf {
         Some((Packed { raw_len, lz4, bytes: &bytes[at..end] }, end))
     }
 
-    /// Where the last element begins. There must be one.
-    pub(super) fn last(&self, kind: Kind) -> usize {
-        self.offset(kind, self.count as usize - 1)
-    }
-
-    /// Remembers an element shortly before the last one, if none is known: who takes elements from
-    /// the right will come there.
-    pub(super) fn know_end(&mut self, kind: Kind) {
-        let (count, known) = (self.count as usize, usize::from(self.known.place));
-        // The last one itself will be gone.
-        if known + 1 >= count || known + 2 * NEAR < count {
-            let place = count.saturating_sub(1 + NEAR);
-            self.known = Known::at(place, self.offset(kind, place));
+    /// Appends where elements begin, from one that is known on or from the first: who takes elements
+    /// from the right goes back through them.
+    pub(super) fn ends(&self, kind: Kind, out: &mut Vec<u32>) {
+        let Known { place, offset } = self.known;
+        let is_there = u32::from(place) < self.count;
+        let (mut at, places) = if is_there {
+            (usize::from(offset), u32::from(place)..self.count)
+        } else {
+            (0, 0..self.count)
+        };
+        for _ in places {
+            out.push(at as u32);
+            at = self.after(kind, at);
         }
     }
 
@@ -427,6 +447,21 @@ impl Leaf {
     pub(super) fn take_over(&mut self, sight: Sight<'_>, item: &Item<'_>) {
         let end = self.bytes.len();
         self.write(sight, end, end, item.name.bytes(), &rewritten(&item.cell));
+    }
+
+    /// The elements of this leaf and of the one after it.
+    pub(super) fn joined(&self, next: &Leaf, sight: Sight<'_>) -> Leaf {
+        let size = self.bytes.len() + next.bytes.len();
+        let mut both = Leaf::roomy(Hlc(self.hlc), self.lower, rounded(size));
+        both.bytes.extend_from_slice(&self.bytes);
+        both.count = self.count;
+        if sight.kind != Kind::List && next.hlc == self.hlc {
+            both.bytes.extend_from_slice(&next.bytes);
+            both.count += next.count;
+        } else {
+            next.items(sight).for_each(|(_, item)| both.take_over(sight, &item));
+        }
+        both
     }
 
     fn splice(&mut self, start: usize, end: usize, with: &[u8]) {

@@ -21,7 +21,9 @@
 //! ```
 
 pub(super) mod cell;
+mod changing;
 mod cut;
+mod layout;
 pub(super) mod leaf;
 pub(super) mod ranks;
 pub(super) mod reach;
@@ -33,34 +35,20 @@ use smallvec::SmallVec;
 
 use crate::base::hash::{Digest, HashSeed};
 use crate::base::id::Actor;
-use crate::base::time::{Dot, UnixMs};
+use crate::base::time::UnixMs;
 use crate::base::wire::{Cursor, Put, WireError};
 
 use super::digest::Terms;
-use super::element::{Element, ListName, first_step};
+use super::element::Element;
 use super::register::Sibling;
 use super::view::Kind;
 
-use cell::{
-    digest_of, digest_of_register, dots_of, expiry_of, is_alive, register_of, score_in, score_of,
-    shown,
-};
-use cut::{begun_by, cut, cut_all_by_hash, cut_by_hash};
-use leaf::{ACTORS_MAX, Cell, Item, Leaf, Name, New, Sight};
-use ranks::{Ranks, order};
+use cell::{digest_of, expiry_of, is_alive, register_of, shown};
+use cut::begun_by;
+use layout::FEW_SIZE_MAX;
+use leaf::{ACTORS_MAX, Cell, Item, Leaf, Sight};
+use ranks::Ranks;
 use rows::{Rows, Spot};
-
-/// A body of one leaf is cut into several beyond this.
-const FEW_SIZE_MAX: usize = 4_096;
-
-/// One of several leaves is cut in two beyond this.
-const LEAF_SIZE_MAX: usize = 448;
-
-/// Leaves are made this large where many are made at once.
-const LEAF_SIZE_MADE: usize = 336;
-
-/// A leaf smaller than this is joined to its neighbour.
-const LEAF_SIZE_MIN: usize = 96;
 
 /// Two bodies with this many elements are compared by a table of names.
 const MANY: usize = 32;
@@ -87,6 +75,8 @@ pub(super) struct Body {
     held: usize,
     room: usize,
     tally: Option<Box<Tally>>,
+    /// Where some elements of a list's last leaf begin, up to the last one; none if not known.
+    tail: Vec<u32>,
 }
 
 /// Equal if they hold the same elements: how they lie in leaves is nobody's business.
@@ -117,6 +107,7 @@ impl Body {
             held: 0,
             room: 0,
             tally: None,
+            tail: Vec::new(),
         }
     }
 
@@ -236,7 +227,8 @@ impl Body {
         let mut next = self.rows.at(place);
         while let Some((spot, skip)) = next.filter(|_| left > 0) {
             let leaf = self.rows.run(spot);
-            let mut at = leaf.offset(sight.kind, skip);
+            let is_last = spot == self.rows.last() && skip + 1 == leaf.count as usize;
+            let mut at = if is_last { self.last_offset() } else { leaf.offset(sight.kind, skip) };
             while at < leaf.bytes.len() && left > 0 {
                 at = match leaf.value(sight.kind, at) {
                     Some((value, end)) if !value.lz4 => {
@@ -323,314 +315,6 @@ impl Body {
         alive.map(|item| shown(self.kind, &item)).collect()
     }
 
-    // ---- changing -----------------------------------------------------------------------------
-
-    /// Changes what the element of that name holds: `act` is given what is there.
-    pub(super) fn update<'n>(
-        &mut self,
-        name: &[u8],
-        act: impl FnOnce(Option<&Cell<'_>>) -> New<'n>,
-    ) {
-        let (spot, found) = self.find(name);
-        let sight = Sight { kind: self.kind, actors: &self.actors };
-        let leaf = self.rows.run(spot);
-        let item = found.ok().map(|at| leaf.item(sight, at));
-        let new = match act(item.as_ref().map(|item| &item.cell)) {
-            New::Keep => return,
-            New::Gone if item.is_none() => return,
-            New::Register(register) if register.is_empty() && item.is_none() => return,
-            New::Register(register) if register.is_empty() => New::Gone,
-            // What can be written shorter is.
-            New::Register(register) => match register.as_single() {
-                Some((dot, value, expire_at)) if self.knows(dot.actor) => {
-                    let value = value.clone();
-                    return self.put(
-                        name,
-                        spot,
-                        found,
-                        &New::Single { dot, value: value.as_packed(), expire_at },
-                    );
-                }
-                _ => New::Register(register),
-            },
-            new => new,
-        };
-        self.put(name, spot, found, &new);
-    }
-
-    /// The name of a list's first element, or of its last one. There must be one.
-    pub(super) fn end_name(&self, first: bool) -> Name<'_> {
-        let sight = self.sight();
-        if first {
-            return self.rows.run(self.rows.first()).item(sight, 0).name;
-        }
-        let leaf = self.rows.run(self.rows.last());
-        leaf.item(sight, leaf.last(self.kind)).name
-    }
-
-    /// Puts a new element before a list's first one, or after its last one.
-    pub(super) fn push(&mut self, first: bool, name: &[u8], new: &New<'_>) {
-        let mut spot = if first { self.rows.first() } else { self.rows.last() };
-        let held = self.rows.run(spot).bytes.len();
-        // A full leaf stays as it is: who pushes, pushes again.
-        if self.is_large() && held + new.size() > LEAF_SIZE_MAX {
-            let hlc = new.hlc().unwrap_or_default();
-            let leaf = Leaf::roomy(hlc, first_step(name), LEAF_SIZE_MAX);
-            self.room += leaf.bytes.capacity();
-            spot = self.rows.extend(first, leaf);
-        }
-        let at = if first { 0 } else { self.rows.run(spot).bytes.len() };
-        self.put(name, spot, Err(at), new);
-    }
-
-    /// Takes a list's first element away, or its last one, and answers its name. There must be
-    /// another.
-    pub(super) fn pop(&mut self, first: bool, visit: impl FnMut(Dot)) -> ListName {
-        let spot = if first { self.rows.first() } else { self.rows.last() };
-        let kind = self.kind;
-        if !first {
-            self.rows.change(spot, |leaf| leaf.know_end(kind));
-        }
-        let leaf = self.rows.run(spot);
-        let at = if first { 0 } else { leaf.last(kind) };
-        let item = leaf.item(self.sight(), at);
-        let name = ListName::from_slice(item.name.bytes());
-        dots_of(&item.cell, visit);
-        self.put(&name, spot, Ok(at), &New::Gone);
-        name
-    }
-
-    /// Whether an author has, or may be given, a place in the table.
-    fn knows(&self, actor: Actor) -> bool {
-        self.actors.contains(&actor) || self.actors.len() < ACTORS_MAX
-    }
-
-    fn put(&mut self, name: &[u8], spot: Spot, found: Result<usize, usize>, new: &New<'_>) {
-        if let New::Single { dot, .. } = new
-            && !self.actors.contains(&dot.actor)
-            && self.actors.len() < ACTORS_MAX
-        {
-            self.actors.push(dot.actor);
-        }
-        let keeps_rank = self.keeps_rank(spot, found, new);
-        let (start, end) = match found {
-            Ok(at) => (at, self.let_go(name, spot, at, keeps_rank)),
-            Err(at) => (at, at),
-        };
-        self.take_in(name, new, keeps_rank);
-        let sight = Sight { kind: self.kind, actors: &self.actors };
-        let (held, room) = (&mut self.held, &mut self.room);
-        let was_empty = self.rows.len() == 0;
-        let is_list = self.kind == Kind::List;
-        self.rows.change(spot, |leaf| {
-            if was_empty {
-                // Told from the first dot and position, the others are short.
-                leaf.hlc = new.hlc().map_or(leaf.hlc, |hlc| hlc.0);
-                if is_list {
-                    leaf.lower = first_step(name);
-                }
-            }
-            let (before, had) = (leaf.bytes.len(), leaf.bytes.capacity());
-            leaf.write(sight, start, end, name, new);
-            *held = *held + leaf.bytes.len() - before;
-            *room = *room + leaf.bytes.capacity() - had;
-        });
-        self.mend(spot, start);
-    }
-
-    /// Whether a member of a sorted set is written anew with the score that it has.
-    fn keeps_rank(&self, spot: Spot, found: Result<usize, usize>, new: &New<'_>) -> bool {
-        let (true, Ok(at)) = (self.ranks.is_some(), found) else { return false };
-        let score = match new {
-            New::Keep | New::Gone => return false,
-            New::Single { value, .. } => score_in(value),
-            New::Register(register) => register.score(),
-        };
-        let held = score_of(&self.rows.run(spot).item(self.sight(), at).cell);
-        held.to_bits() == score.to_bits()
-    }
-
-    /// Takes an element that will be written over out of the sums. Answers where it ends.
-    fn let_go(&mut self, name: &[u8], spot: Spot, at: usize, keeps_rank: bool) -> usize {
-        let sight = Sight { kind: self.kind, actors: &self.actors };
-        let item = self.rows.run(spot).item(sight, at);
-        if let Some(tally) = &mut self.tally {
-            tally.sum = tally.sum.minus(digest_of(tally.terms, self.kind, name, &item.cell));
-        }
-        if let Some(ranks) = self.ranks.as_mut().filter(|_| !keeps_rank) {
-            ranks.remove(score_of(&item.cell), name);
-        }
-        if expiry_of(&item.cell).is_some() {
-            self.expiring -= 1;
-        }
-        item.end
-    }
-
-    /// Takes an element that will be written into the sums.
-    fn take_in(&mut self, name: &[u8], new: &New<'_>, keeps_rank: bool) {
-        let (digest, score, expire_at) = match new {
-            New::Keep | New::Gone => return,
-            New::Single { dot, value, expire_at } => {
-                let digest = self.tally.as_ref().map(|t| t.terms.element(self.kind, name, *dot));
-                (digest, self.ranks.as_ref().map(|_| score_in(value)), *expire_at)
-            }
-            New::Register(register) => {
-                let siblings = register.siblings();
-                let digest = |t: &Tally| digest_of_register(t.terms, self.kind, name, siblings);
-                let score = self.ranks.as_ref().map(|_| register.score());
-                (self.tally.as_deref().map(digest), score, register.expire_at())
-            }
-        };
-        if let (Some(tally), Some(digest)) = (&mut self.tally, digest) {
-            tally.sum = tally.sum.plus(digest);
-        }
-        if let (Some(ranks), Some(score), false) = (&mut self.ranks, score, keeps_rank) {
-            ranks.insert(score, name);
-        }
-        if let Some(at) = expire_at {
-            self.expiring += 1;
-            self.next_expiry = self.next_expiry.min(at);
-        }
-    }
-
-    /// Cuts a leaf that has become large, or joins one that has become small to the next.
-    fn mend(&mut self, spot: Spot, changed_at: usize) {
-        let leaf = self.rows.run(spot);
-        let is_only = self.only().is_some();
-        let size_max = if is_only { FEW_SIZE_MAX } else { LEAF_SIZE_MAX };
-        if leaf.bytes.len() > size_max && leaf.count > 1 {
-            let grew_at_end = changed_at * 8 > leaf.bytes.len() * 7;
-            return self.split(spot, grew_at_end);
-        }
-        if is_only || leaf.bytes.len() >= LEAF_SIZE_MIN {
-            return;
-        }
-        if leaf.count == 0 {
-            self.weigh(spot, false);
-            self.rows.replace(spot, []);
-            self.open_lower_end();
-            return self.become_few();
-        }
-        let Some(next) = self.rows.next(spot) else { return };
-        if leaf.bytes.len() + self.rows.run(next).bytes.len() < LEAF_SIZE_MADE {
-            let sight = self.sight();
-            let mut both = leaf.clone();
-            for (_, item) in self.rows.run(next).items(sight) {
-                both.take_over(sight, &item);
-            }
-            self.weigh(spot, false);
-            self.weigh(next, false);
-            self.rows.replace(next, []);
-            self.rows.replace(spot, [both]);
-            self.weigh(spot, true);
-            self.become_few();
-        }
-    }
-
-    /// The first leaf takes every hash that is lower than all others'.
-    fn open_lower_end(&mut self) {
-        if self.kind != Kind::List {
-            self.rows.change(self.rows.first(), |leaf| leaf.lower = 0);
-        }
-    }
-
-    /// A sorted set that has become small is ordered when it is looked at.
-    fn become_few(&mut self) {
-        if self.only().is_some() {
-            self.ranks = None;
-        }
-    }
-
-    /// Takes a leaf into the sums of bytes, or out of them.
-    fn weigh(&mut self, spot: Spot, is_in: bool) {
-        let leaf = self.rows.run(spot);
-        let (held, room) = (leaf.bytes.len(), leaf.bytes.capacity());
-        if is_in {
-            self.held += held;
-            self.room += room;
-        } else {
-            self.held -= held;
-            self.room -= room;
-        }
-    }
-
-    fn split(&mut self, spot: Spot, grew_at_end: bool) {
-        let was_few = self.only().is_some();
-        let leaf = self.rows.run(spot);
-        let size = leaf.bytes.len();
-        let parts = match (self.kind, was_few) {
-            // A list that grows at its end fills its leaves.
-            (Kind::List, false) if grew_at_end => cut(leaf, self.sight(), LEAF_SIZE_MAX - 1),
-            (Kind::List, true) => cut(leaf, self.sight(), LEAF_SIZE_MADE),
-            (Kind::List, false) => cut(leaf, self.sight(), size / 2),
-            (_, true) => cut_by_hash(leaf, self.sight(), self.seed, LEAF_SIZE_MADE),
-            (_, false) => cut_by_hash(leaf, self.sight(), self.seed, size / 2),
-        };
-        self.weigh(spot, false);
-        for part in &parts {
-            self.held += part.bytes.len();
-            self.room += part.bytes.capacity();
-        }
-        self.rows.replace(spot, parts);
-        if was_few && self.kind == Kind::Zset && self.is_large() {
-            self.rank_all();
-        }
-    }
-
-    fn rank_all(&mut self) {
-        let mut members: Vec<(f64, Name<'_>)> =
-            self.items().map(|item| (score_of(&item.cell), item.name)).collect();
-        members.sort_by(|a, b| order((a.0, a.1.bytes()), (b.0, b.1.bytes())));
-        let ranks = Ranks::of(members.iter().map(|(score, name)| (*score, name.bytes())));
-        self.ranks = Some(Box::new(ranks));
-    }
-
-    /// Orders the elements by another seed.
-    pub(super) fn order_by(&mut self, seed: HashSeed) {
-        if self.seed == seed {
-            return;
-        }
-        self.seed = seed;
-        if self.kind == Kind::List || self.only().is_some() && self.held <= FEW_SIZE_MAX {
-            return;
-        }
-        let leaves: Vec<Leaf> = self.rows.iter().cloned().collect();
-        let sight = Sight { kind: self.kind, actors: &self.actors };
-        let parts = cut_all_by_hash(&leaves, sight, seed, LEAF_SIZE_MADE);
-        self.held = parts.iter().map(|part| part.bytes.len()).sum();
-        self.room = parts.iter().map(|part| part.bytes.capacity()).sum();
-        self.rows = Rows::of_many(parts);
-        if self.kind == Kind::Zset && self.is_large() {
-            self.rank_all();
-        }
-    }
-
-    /// Finds the next expiry anew, after what was due has been removed.
-    pub(super) fn settle_expiry(&mut self) {
-        let ends = self.items().filter_map(|item| expiry_of(&item.cell)).min();
-        self.next_expiry = ends.unwrap_or(UnixMs(u64::MAX));
-    }
-
-    /// The names of what has expired by `now`.
-    pub(super) fn expired(&self, now: UnixMs) -> Vec<Vec<u8>> {
-        let due = self.items().filter(|item| !is_alive(&item.cell, now));
-        due.map(|item| item.name.bytes().to_vec()).collect()
-    }
-
-    /// Keeps elements as `change` says, which is given each one's register.
-    pub(super) fn change_all(&mut self, mut change: impl FnMut(&[u8], &Cell<'_>) -> New<'static>) {
-        let mut changes = Vec::new();
-        for item in self.items() {
-            match change(item.name.bytes(), &item.cell) {
-                New::Keep => {}
-                new => changes.push((item.name.bytes().to_vec(), new)),
-            }
-        }
-        for (name, new) in changes {
-            self.update(&name, |_| new);
-        }
-    }
-
     // ---- sums ---------------------------------------------------------------------------------
 
     /// The digest of all elements.
@@ -657,7 +341,7 @@ impl Body {
     /// Bytes in memory, about.
     pub(super) fn memory(&self) -> usize {
         let ranks = self.ranks.as_ref().map_or(0, |ranks| ranks.memory());
-        self.room + self.rows.memory() + ranks
+        self.room + self.rows.memory() + ranks + self.tail.capacity() * size_of::<u32>()
     }
 
     /// Bytes of all elements.

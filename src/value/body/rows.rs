@@ -17,6 +17,9 @@ use smallvec::{SmallVec, smallvec};
 /// Most runs of a chunk.
 const RUNS_MAX: usize = 256;
 
+/// So many counts are added up without a look between.
+const ADDED_AT_ONCE: usize = 16;
+
 /// Some elements.
 pub(super) trait Run {
     /// How many.
@@ -158,7 +161,16 @@ impl<R: Run> Rows<R> {
         }
         for (number, chunk) in self.chunks.iter().enumerate() {
             if place < chunk.count {
-                for (run, &held) in chunk.counts.iter().enumerate() {
+                let mut before = 0;
+                for some in chunk.counts.chunks(ADDED_AT_ONCE) {
+                    let held = some.iter().sum::<u32>() as usize;
+                    if place < held {
+                        break;
+                    }
+                    place -= held;
+                    before += some.len();
+                }
+                for (run, &held) in chunk.counts.iter().enumerate().skip(before) {
                     if place < held as usize {
                         return Some((Spot { chunk: number, run }, place));
                     }
