@@ -56,7 +56,14 @@ impl Reply {
                 let (hundreds, tens) = (digit(number / 100), digit(number / 10 % 10));
                 self.bytes.put(&[tag, hundreds, tens, digit(number % 10), b'\r', b'\n']);
             }
-            _ => self.line(tag, itoa::Buffer::new().format(number).as_bytes()),
+            _ => {
+                let (mut buffer, mut line) = (itoa::Buffer::new(), [tag; LINE]);
+                let text = buffer.format(number).as_bytes();
+                let end = 1 + text.len();
+                line[1..end].copy_from_slice(text);
+                line[end..end + 2].copy_from_slice(b"\r\n");
+                self.bytes.put(&line[..end + 2]);
+            }
         }
     }
 

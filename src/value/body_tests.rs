@@ -221,10 +221,14 @@ proptest! {
                 let first = what % 2 == 0;
                 match what {
                     0..5 => {
-                        let end = (!queue.is_empty()).then(|| body.end_name(first));
-                        let end = end.as_ref().map(|name| name.bytes());
+                        let place = if first { 0 } else { queue.len().saturating_sub(1) };
+                        let end = body.names(place, 1).pop();
                         let (left, right) = if first { (None, end) } else { (end, None) };
-                        let name = between(left, right, dot).expect("room");
+                        let name = between(left.as_deref(), right.as_deref(), dot).expect("room");
+                        if !queue.is_empty() {
+                            let beyond = body.name_beyond(first, dot);
+                            prop_assert_eq!(beyond.as_ref(), Ok(&name));
+                        }
                         let new = New::Single { dot, value: Packed::raw(&value), expire_at: None };
                         body.push(first, &name, &new);
                         if first { queue.push_front(value) } else { queue.push_back(value) }

@@ -14,7 +14,6 @@ use super::body::cell::dots_of;
 use super::body::leaf::New;
 use super::change::{Edit, Edits};
 use super::edit::Told;
-use super::element::between;
 use super::entry::Entry;
 use super::packed::pack;
 use super::short::Short;
@@ -50,10 +49,7 @@ impl Entry {
             }
             Edit::PushLeft(value) | Edit::PushRight(value) => {
                 let first = matches!(edit, Edit::PushLeft(_));
-                let end = body.end_name(first);
-                let end = Some(end.bytes());
-                let (left, right) = if first { (None, end) } else { (end, None) };
-                let name = between(left, right, dot).ok()?;
+                let name = body.name_beyond(first, dot).ok()?;
                 let new = New::Single { dot, value: pack(value, &mut scratch), expire_at: None };
                 body.push(first, &name, &new);
                 (name, new)

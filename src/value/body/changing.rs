@@ -3,14 +3,14 @@
 use crate::base::hash::Digest;
 use crate::base::id::Actor;
 use crate::base::time::{Dot, UnixMs};
-use crate::value::element::{ListName, first_step};
+use crate::value::element::{ListName, NameTooLong, between, first_step, place_name};
 use crate::value::view::Kind;
 
 use super::cell::{
     digest_of, digest_of_register, dots_of, expiry_of, is_alive, score_in, score_of,
 };
 use super::layout::LIST_LEAVES;
-use super::leaf::{ACTORS_MAX, Cell, Item, Leaf, Name, New, Sight};
+use super::leaf::{ACTORS_MAX, Cell, Item, Leaf, New, Sight};
 use super::rows::Spot;
 use super::{Body, Tally};
 
@@ -53,13 +53,24 @@ impl Body {
         self.put(name, spot, start, held.as_ref(), &new);
     }
 
-    /// The name of a list's first element, or of its last one. There must be one.
-    pub(in crate::value) fn end_name(&self, first: bool) -> Name<'_> {
-        let sight = self.sight();
-        if first {
-            return self.rows.run(self.rows.first()).item(sight, 0).name;
+    /// The name of a new element `dot` before a list's first one, or after its last one. There must be
+    /// one.
+    pub(in crate::value) fn name_beyond(
+        &self,
+        first: bool,
+        dot: Dot,
+    ) -> Result<ListName, NameTooLong> {
+        let spot = if first { self.rows.first() } else { self.rows.last() };
+        let (leaf, at) = (self.rows.run(spot), if first { 0 } else { self.last_offset() });
+        if let Some(step) = leaf.step(at) {
+            let step = if first { step.checked_sub(1) } else { step.checked_add(1) };
+            if let Some(step) = step {
+                return Ok(ListName::from_slice(&place_name(step, dot)));
+            }
         }
-        self.rows.run(self.rows.last()).item(sight, self.last_offset()).name
+        let end = leaf.item(self.sight(), at).name;
+        let end = Some(end.bytes());
+        if first { between(None, end, dot) } else { between(end, None, dot) }
     }
 
     /// Where the last element begins in the last leaf. There must be one.

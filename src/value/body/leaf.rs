@@ -267,6 +267,12 @@ impl Leaf {
         Item { name, cell: Cell::Single { dot, value, expire_at }, end: at + len }
     }
 
+    /// The position of a list's element, if its name is not written out.
+    pub(super) fn step(&self, at: usize) -> Option<u64> {
+        let is_place = self.bytes[at] & SPECIAL == 0;
+        is_place.then(|| unzigzag(varint(&self.bytes, &mut (at + 1)), self.lower))
+    }
+
     /// Every element, with its offset.
     pub(super) fn items<'a>(
         &'a self,

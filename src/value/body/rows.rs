@@ -53,9 +53,7 @@ impl<R: Run> Chunk<R> {
 /// hash belongs. Hashes are spread evenly, so a guess is nearly right (interpolation search, Perl
 /// and others, 1978): two or three looks at memory instead of one for each doubling.
 fn near(count: usize, from: u64, to: u64, hash: u64, lower: impl Fn(usize) -> u64) -> usize {
-    let (part, whole) = (hash.saturating_sub(from), (to - from).max(1));
-    let guess = u128::from(part) * count as u128 / u128::from(whole);
-    let mut at = (guess as usize).min(count - 1);
+    let mut at = guess(count, from, to, hash);
     while at > 0 && lower(at) > hash {
         at -= 1;
     }
@@ -63,6 +61,15 @@ fn near(count: usize, from: u64, to: u64, hash: u64, lower: impl Fn(usize) -> u6
         at += 1;
     }
     at
+}
+
+/// Where it is if hashes are spread evenly.
+fn guess(count: usize, from: u64, to: u64, hash: u64) -> usize {
+    // In 32 bits, so that the product fits; a guess needs no more.
+    let shift = 32u32.saturating_sub((to - from).leading_zeros());
+    let (part, whole) = (hash.saturating_sub(from) >> shift, ((to - from) >> shift).max(1));
+    let count = count as u64;
+    (part * count.min(u64::from(u32::MAX)) / whole).min(count - 1) as usize
 }
 
 /// Where a run is.
