@@ -693,6 +693,14 @@ impl Node {
             let request = Request { args: &args, slot: Some(slot), ..*request };
             let vnode = self.topology.vnode_of(slot);
             let mark = scratch.bytes.len();
+            // What misses a value on disk has done nothing, and takes the long way.
+            if self.decides_alone(&request, vnode, batch.now)
+                && self.run_here(batch, &request, vnode, part, &mut scratch).is_ok()
+            {
+                self.replicate(batch, vnode, &[], None);
+                ends.push((scratch.bytes.len(), FwdStatus::Ok));
+                continue;
+            }
             let gathering = &mut gathering;
             let later = || {
                 let whole = gathering.get_or_insert_with(|| {

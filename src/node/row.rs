@@ -8,6 +8,8 @@
 //! They are routed once, and run under the vnode's lock one after the other. Each is a write of its
 //! own, with its dot, its record and its reply: nobody can tell a row from its requests.
 
+use crate::base::id::VnodeId;
+use crate::base::time::UnixMs;
 use crate::command::flags::Flag;
 use crate::command::spec::Run;
 use crate::coordinator::contract::Effective;
@@ -18,10 +20,30 @@ use super::batch::Batch;
 use super::execute::Request;
 
 impl Node {
+    /// Whether this node alone decides a write of `vnode`: it coordinates it, no other node is waited
+    /// for, and no client waits for a key. Then nothing stands between the write and its reply.
+    pub(super) fn decides_alone(&self, request: &Request<'_>, vnode: VnodeId, now: UnixMs) -> bool {
+        if !request.writes() {
+            return false;
+        }
+        let (standing, me) = (self.routes.standing(vnode), self.routes.me());
+        let is_mine = standing.coordinator == Some(me) && self.routes.holds(vnode, me);
+        let must_wait = request.spec.flags.has(Flag::Blocking)
+            || self.must_queue(request)
+            || self.waiting.any()
+            || self.must_refuse(request, vnode, now);
+        if !is_mine || must_wait {
+            return false;
+        }
+        let asks_others = |ask: Effective| {
+            ask.precheck() > 1 || ask.w > 1 || standing.counting < ask.write_needs()
+        };
+        !self.effective(request, vnode).map_or(true, asks_others)
+    }
+
     /// Runs a row of writes: `request`, and those with the arguments `others` behind it, until the
     /// replies in `out` have `full` bytes. So many were run and answered; what is left is to be run as
-    /// ever. That is all of it unless this node alone decides: it coordinates the key, no other node
-    /// is waited for, and no client waits for a key.
+    /// ever. That is all of it unless this node [decides alone](Self::decides_alone).
     ///
     /// The requests differ in nothing that decides how they are run, so the first speaks for all.
     pub fn submit_row<'r>(
@@ -35,19 +57,7 @@ impl Node {
         let (Run::Slot(run), Some(vnode)) = (request.spec.run, self.one_vnode(request)) else {
             return 0;
         };
-        let (standing, me) = (self.routes.standing(vnode), self.routes.me());
-        let is_mine = standing.coordinator == Some(me) && self.routes.holds(vnode, me);
-        let must_wait = request.spec.flags.has(Flag::Blocking)
-            || self.must_queue(request)
-            || self.waiting.any()
-            || self.must_refuse(request, vnode, batch.now);
-        if !is_mine || must_wait || !request.writes() {
-            return 0;
-        }
-        let asks_others = |ask: Effective| {
-            ask.precheck() > 1 || ask.w > 1 || standing.counting < ask.write_needs()
-        };
-        if self.effective(request, vnode).map_or(true, asks_others) {
+        if !self.decides_alone(request, vnode, batch.now) {
             return 0;
         }
         let (now, random) = (batch.now, &mut batch.random);

@@ -9,7 +9,7 @@ use crate::value::view::Kind;
 use super::cell::{
     digest_of, digest_of_register, dots_of, expiry_of, is_alive, score_in, score_of,
 };
-use super::layout::LIST_LEAVES;
+use super::layout::LEAF_SIZE_MAX;
 use super::leaf::{ACTORS_MAX, Cell, Item, Leaf, New, Sight};
 use super::rows::Spot;
 use super::{Body, Tally};
@@ -86,9 +86,9 @@ impl Body {
         let mut spot = if first { self.rows.first() } else { self.rows.last() };
         let held = self.rows.run(spot).bytes.len();
         // A full leaf stays as it is: who pushes, pushes again.
-        if self.is_large() && held + new.size() > LIST_LEAVES.max {
+        if self.is_large() && held + new.size() > LEAF_SIZE_MAX {
             let hlc = new.hlc().unwrap_or_default();
-            let leaf = Leaf::roomy(hlc, first_step(name), LIST_LEAVES.max);
+            let leaf = Leaf::roomy(hlc, first_step(name), LEAF_SIZE_MAX);
             self.room += leaf.bytes.capacity();
             spot = self.rows.extend(first, leaf);
         }

@@ -15,37 +15,26 @@ use super::rows::{Rows, Spot};
 /// A body of one leaf is cut into several beyond this.
 pub(super) const FEW_SIZE_MAX: usize = 4_096;
 
-/// How large leaves are of which there are several, in bytes.
-pub(super) struct LeafSizes {
-    /// One is cut in two beyond this.
-    pub(super) max: usize,
-    /// So large are those that are made together.
-    made: usize,
-    /// A smaller one is joined to its neighbour.
-    min: usize,
-}
+/// One of several leaves is cut in two beyond this.
+pub(super) const LEAF_SIZE_MAX: usize = 448;
 
-/// Of a list, whose elements are found by counting.
-pub(super) const LIST_LEAVES: LeafSizes = LeafSizes { max: 448, made: 336, min: 96 };
+/// Leaves are made this large where many are made at once.
+const LEAF_SIZE_MADE: usize = 336;
 
-/// Of the others: one that is looked for is compared with half a leaf.
-const HASHED_LEAVES: LeafSizes = LeafSizes { max: 256, made: 192, min: 64 };
+/// A leaf smaller than this is joined to its neighbour.
+const LEAF_SIZE_MIN: usize = 96;
 
 impl Body {
-    fn leaf_sizes(&self) -> &'static LeafSizes {
-        if self.kind == Kind::List { &LIST_LEAVES } else { &HASHED_LEAVES }
-    }
-
     /// Cuts a leaf that has become large, or joins one that has become small to the next.
     pub(super) fn mend(&mut self, spot: Spot, changed_at: usize) {
         let leaf = self.rows.run(spot);
-        let (is_only, sizes) = (self.only().is_some(), self.leaf_sizes());
-        let size_max = if is_only { FEW_SIZE_MAX } else { sizes.max };
+        let is_only = self.only().is_some();
+        let size_max = if is_only { FEW_SIZE_MAX } else { LEAF_SIZE_MAX };
         if leaf.bytes.len() > size_max && leaf.count > 1 {
             let grew_at_end = changed_at * 8 > leaf.bytes.len() * 7;
             return self.split(spot, grew_at_end);
         }
-        if is_only || leaf.bytes.len() >= sizes.min {
+        if is_only || leaf.bytes.len() >= LEAF_SIZE_MIN {
             return;
         }
         if leaf.count == 0 {
@@ -55,7 +44,7 @@ impl Body {
             return self.become_few();
         }
         let Some(next) = self.rows.next(spot) else { return };
-        if leaf.bytes.len() + self.rows.run(next).bytes.len() < sizes.made {
+        if leaf.bytes.len() + self.rows.run(next).bytes.len() < LEAF_SIZE_MADE {
             let both = leaf.joined(self.rows.run(next), self.sight());
             self.weigh(spot, false);
             self.weigh(next, false);
@@ -99,12 +88,10 @@ impl Body {
         let size = leaf.bytes.len();
         let parts: SmallVec<[Leaf; 2]> = match (self.kind, was_few) {
             // A list that grows at its end fills its leaves.
-            (Kind::List, false) if grew_at_end => {
-                cut(leaf, self.sight(), LIST_LEAVES.max - 1).into()
-            }
-            (Kind::List, true) => cut(leaf, self.sight(), LIST_LEAVES.made).into(),
+            (Kind::List, false) if grew_at_end => cut(leaf, self.sight(), LEAF_SIZE_MAX - 1).into(),
+            (Kind::List, true) => cut(leaf, self.sight(), LEAF_SIZE_MADE).into(),
             (Kind::List, false) => cut(leaf, self.sight(), size / 2).into(),
-            (_, true) => cut_by_hash(leaf, self.sight(), self.seed, HASHED_LEAVES.made).into(),
+            (_, true) => cut_by_hash(leaf, self.sight(), self.seed, LEAF_SIZE_MADE).into(),
             (_, false) => halved_by_hash(leaf, self.sight(), self.seed),
         };
         self.weigh(spot, false);
@@ -137,7 +124,7 @@ impl Body {
         }
         let leaves: Vec<Leaf> = self.rows.iter().cloned().collect();
         let sight = Sight { kind: self.kind, actors: &self.actors };
-        let parts = cut_all_by_hash(&leaves, sight, seed, HASHED_LEAVES.made);
+        let parts = cut_all_by_hash(&leaves, sight, seed, LEAF_SIZE_MADE);
         self.held = parts.iter().map(|part| part.bytes.len()).sum();
         self.room = parts.iter().map(|part| part.bytes.capacity()).sum();
         self.rows = Rows::of_many(parts);
