@@ -46,7 +46,7 @@ case ${1-} in
     start_redis_cluster; cluster=127.0.0.1:${REDIS_PORTS[0]} ;;
   '')
     [[ -n ${KVORUM_BIN-} ]] || cargo build --quiet
-    start_kvorum "${KVORUM_BIN-target/debug/kvorum}" 3 1 2 3
+    start_kvorum "${KVORUM_BIN-${CARGO_TARGET_DIR-target}/debug/kvorum}" 3 1 2 3
     # Not the first: a plain client may talk to any node.
     plain=127.0.0.1:${KVORUM_PORTS[1]} cluster=127.0.0.1:${KVORUM_PORTS[2]} ;;
   *) plain=$1 cluster=${2-$1} ;;
