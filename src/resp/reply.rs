@@ -56,14 +56,7 @@ impl Reply {
                 let (hundreds, tens) = (digit(number / 100), digit(number / 10 % 10));
                 self.bytes.put(&[tag, hundreds, tens, digit(number % 10), b'\r', b'\n']);
             }
-            _ => {
-                let (mut buffer, mut line) = (itoa::Buffer::new(), [tag; LINE]);
-                let text = buffer.format(number).as_bytes();
-                let end = 1 + text.len();
-                line[1..end].copy_from_slice(text);
-                line[end..end + 2].copy_from_slice(b"\r\n");
-                self.bytes.put(&line[..end + 2]);
-            }
+            _ => self.line(tag, itoa::Buffer::new().format(number).as_bytes()),
         }
     }
 
@@ -192,7 +185,15 @@ impl Reply {
 
     /// A tag, a short text and a line end.
     fn line(&mut self, tag: u8, text: &[u8]) {
-        self.bytes.reserve(text.len() + 3);
+        let end = 1 + text.len();
+        if end + 2 <= LINE {
+            // A short one is put together first, and appended in one go.
+            let mut line = [tag; LINE];
+            line[1..end].copy_from_slice(text);
+            line[end..end + 2].copy_from_slice(b"\r\n");
+            return self.bytes.put(&line[..end + 2]);
+        }
+        self.bytes.reserve(end + 2);
         self.bytes.put_u8(tag);
         self.bytes.put(text);
         self.bytes.put(b"\r\n");

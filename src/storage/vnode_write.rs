@@ -259,7 +259,7 @@ impl VnodeWrite<'_> {
         let found = self.table.get_mut(hash, |(block, _)| block.is(hash, key));
         let Some((block, _)) = found else { return false };
         let Some(entry) = block.large_mut() else { return false };
-        let old = entry.measure(seed, hash);
+        let (old, before) = entry.measure(seed, hash);
         let Some(delta) = entry.edit_single(edits, dot, now) else { return false };
         let size = match &delta {
             Delta::Short(short) => short.len(),
@@ -271,7 +271,7 @@ impl VnodeWrite<'_> {
             write(out);
         }
         let is_large = entry.is_large();
-        let new = entry.measure(seed, hash);
+        let (new, after) = entry.measure(seed, hash);
         if size < new.1 {
             if sole {
                 journal.append(Kind::Join, write);
@@ -286,11 +286,11 @@ impl VnodeWrite<'_> {
             block.settle(place);
         }
         let shrunk = (!is_large).then(|| (block.place().unwrap_or_default(), block.is_whole()));
-        if old.2 != new.2 {
+        if before != after {
             let beside = block.beside();
-            self.keyspace.resize_blocks(beside.with(old.2), beside.with(new.2));
+            self.keyspace.resize_blocks(beside.with(before), beside.with(after));
         }
-        self.vnode.reweigh_elements(hash, (old.0, old.1), (new.0, new.1));
+        self.vnode.reweigh_elements(hash, old, new);
         if let Some((base, whole)) = shrunk {
             let entry = self.take_entry(hash, key);
             let mut encoded = Vec::new();

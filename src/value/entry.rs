@@ -317,12 +317,13 @@ impl Entry {
         self.sizes().0
     }
 
-    /// The digest of its elements, [`Entry::size`] and [`Entry::memory`].
-    pub fn measure(&self, seed: HashSeed, key_hash: u64) -> (Digest, usize, usize) {
+    /// The digest of its elements with [`Entry::size`], and [`Entry::memory`].
+    pub fn measure(&self, seed: HashSeed, key_hash: u64) -> ((Digest, usize), usize) {
         let (size, memory) = self.sizes();
-        (self.elements_digest(seed, key_hash), size, memory)
+        ((self.elements_digest(seed, key_hash), size), memory)
     }
 
+    /// [`Entry::size`] and [`Entry::memory`]: they add up the same things.
     #[inline]
     fn sizes(&self) -> (usize, usize) {
         let (vector, cloud) = (self.context.vector(), self.context.cloud());

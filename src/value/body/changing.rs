@@ -76,9 +76,7 @@ impl Body {
     /// Where the last element begins in the last leaf. There must be one.
     pub(super) fn last_offset(&self) -> usize {
         let leaf = self.rows.run(self.rows.last());
-        self.tail
-            .last()
-            .map_or_else(|| leaf.offset(self.kind, leaf.count as usize - 1), |&at| at as usize)
+        self.offset(self.rows.last(), leaf.count as usize - 1)
     }
 
     /// Puts a new element before a list's first one, or after its last one.

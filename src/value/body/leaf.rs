@@ -461,6 +461,7 @@ impl Leaf {
         let mut both = Leaf::roomy(Hlc(self.hlc), self.lower, rounded(size));
         both.bytes.extend_from_slice(&self.bytes);
         both.count = self.count;
+        // Told from the same moment, and not from a position: their bytes say the same here.
         if sight.kind != Kind::List && next.hlc == self.hlc {
             both.bytes.extend_from_slice(&next.bytes);
             both.count += next.count;

@@ -176,6 +176,16 @@ impl Body {
         (spot, found)
     }
 
+    /// Where the element at a place of a leaf begins.
+    fn offset(&self, spot: Spot, place: usize) -> usize {
+        let leaf = self.rows.run(spot);
+        let known = (place + self.tail.len()).checked_sub(leaf.count as usize);
+        match known.and_then(|nth| self.tail.get(nth)) {
+            Some(&at) if spot == self.rows.last() => at as usize,
+            _ => leaf.offset(self.kind, place),
+        }
+    }
+
     /// What the element of that name holds.
     pub(super) fn cell(&self, name: &[u8]) -> Option<Cell<'_>> {
         let (spot, found) = self.find(name);
@@ -215,7 +225,7 @@ impl Body {
                 }
                 let (spot, skip) = next?;
                 let run = self.rows.run(spot);
-                leaf = Some((run, run.offset(sight.kind, skip)));
+                leaf = Some((run, self.offset(spot, skip)));
                 next = self.rows.next(spot).map(|spot| (spot, 0));
             }
         })
@@ -227,8 +237,7 @@ impl Body {
         let mut next = self.rows.at(place);
         while let Some((spot, skip)) = next.filter(|_| left > 0) {
             let leaf = self.rows.run(spot);
-            let is_last = spot == self.rows.last() && skip + 1 == leaf.count as usize;
-            let mut at = if is_last { self.last_offset() } else { leaf.offset(sight.kind, skip) };
+            let mut at = self.offset(spot, skip);
             while at < leaf.bytes.len() && left > 0 {
                 at = match leaf.value(sight.kind, at) {
                     Some((value, end)) if !value.lz4 => {

@@ -68,8 +68,7 @@ fn guess(count: usize, from: u64, to: u64, hash: u64) -> usize {
     // In 32 bits, so that the product fits; a guess needs no more.
     let shift = 32u32.saturating_sub((to - from).leading_zeros());
     let (part, whole) = (hash.saturating_sub(from) >> shift, ((to - from) >> shift).max(1));
-    let count = count as u64;
-    (part * count.min(u64::from(u32::MAX)) / whole).min(count - 1) as usize
+    (part * count as u64 / whole).min(count as u64 - 1) as usize
 }
 
 /// Where a run is.
